@@ -1,0 +1,29 @@
+#pragma once
+/// y[outer.., i.., inner..] = table[outer.., index[i..], inner..]
+///
+/// A negative index counts from the end; then the index is clamped to the axis, so that no data steers an address outside. An
+/// index that comes straight from the caller is checked by the session before the run's first operator.
+///
+/// inputs: 0 table, any type, any strides; 1 index i32, any strides
+/// outputs: 0 y, type of the table, rank(table) - 1 + rank(index), dense. scratch: none. Not in place.
+#include "kernels/operator.h"
+#include "kernels/variants.h"
+
+namespace heed {
+
+struct GatherParams {
+  uint8_t axis;  // of the table
+  uint8_t reserved[3];
+};
+
+struct GatherArgs {
+  const Shape *table_shape, *index_shape;
+  const std::byte* table;
+  const int32_t* index;
+  std::byte* y;
+  GatherParams params;
+};
+
+HEED_DECLARE_VARIANTS(gather, GatherArgs)
+
+}  // namespace heed
