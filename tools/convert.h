@@ -1,0 +1,53 @@
+#pragma once
+/// The converter's front door: an ONNX file in, the bytes of a .heed file and a report out.
+///
+///   model.onnx -> onnx::read -> import -> passes (canonical form, fusions, programs) -> plan -> write -> model.heed
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tools/error.h"
+
+namespace heed::tools {
+
+struct ConvertOptions {
+  /// `--dim NAME=LO..HI` and `--dim INPUT:AXIS=LO..HI`, as written; `NAME=N` fixes a size.
+  std::vector<std::string> dims;
+};
+
+/// What a person wants to know after a conversion.
+struct Report {
+  struct Fused {
+    std::string concept_name;            // "attention", "layer_norm", "gelu", ...
+    std::string node;                    // the ONNX node that ends the region
+    std::vector<std::string> absorbed;   // names of the ONNX nodes
+    double largest_error;                // of the check against the region on random data
+  };
+  struct Missed {
+    std::string concept_name;
+    std::string node;    // first node that differs
+    std::string reason;  // what was found and what was expected there
+  };
+  std::vector<Fused> fused;
+  std::vector<Missed> missed;
+  std::vector<std::string> notes;  // dimensions made one, constraints, defaults taken
+  std::map<std::string, int> onnx_operators;   // before: ONNX operator: count
+  std::map<std::string, int> heed_operators;   // after
+  uint64_t file_bytes = 0, constants = 0, state = 0, workspace = 0, lower_bound = 0, tables = 0, macs = 0;
+};
+
+struct Converted {
+  std::vector<std::byte> bytes;  // the file
+  Report report;
+};
+
+/// `progress` is told what is being done, as "fuse attention" and a share from 0 to 1; may be empty.
+/// Throws Error with every problem found: unsupported operators (all of them), wrong dimensions, shapes that cannot be inferred.
+Converted convert(const std::filesystem::path& onnx, const ConvertOptions& options,
+                  const std::function<void(const std::string& stage, double share)>& progress = {});
+
+}  // namespace heed::tools

@@ -1,0 +1,177 @@
+#pragma once
+/// The converter's graph: values in static single assignment, few operations, symbolic shapes.
+///
+/// The importer builds it, passes rewrite it, the plan is made from it. Goals: one place that infers shapes and one that
+/// evaluates (folding, checking of fusions); passes change it only through add() and replace(). Non-goals: it is not ONNX (names
+/// of nodes are kept for people only) and knows no memory.
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/activation.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/normalize/normalize.h"
+#include "kernels/recurrent/recurrent.h"
+#include "kernels/reduce/reduce.h"
+#include "tools/graph/expression.h"
+
+namespace heed::tools {
+
+using Dims = std::vector<Expression>;
+
+/// A value known at conversion. Integers are held in 64 bits whatever their type in the model, booleans as bytes.
+struct Literal {
+  Type type = Type::f32;             // f32, i32 (as int64_t here), boolean
+  std::vector<int64_t> dims;
+  std::shared_ptr<const void> owner; // keeps `data` alive: a vector of its own, or the mapped model file
+  const std::byte* data = nullptr;
+
+  int64_t count() const;
+  std::span<const float> floats() const;
+  std::span<const int64_t> integers() const;
+  std::span<const uint8_t> booleans() const;
+
+  static Literal of(std::vector<int64_t> dims, std::vector<float> values);
+  static Literal of(std::vector<int64_t> dims, std::vector<int64_t> values);
+  static Literal of_booleans(std::vector<int64_t> dims, std::vector<uint8_t> values);
+};
+
+using ValueId = int32_t;
+using NodeId = int32_t;
+inline constexpr ValueId no_value = -1;
+
+struct Value {
+  std::string name;
+  Type type = Type::f32;
+  Dims dims;
+  NodeId producer = -1;                           // -1: an input or a constant
+  std::optional<Literal> constant;
+  /// Elements of a small integer tensor as expressions, row-major: shape arithmetic. Present for constants of up to 64 integers too.
+  std::optional<std::vector<Expression>> symbols;
+};
+
+// --- Operations and their attributes. Shapes: numpy broadcasting where several operands meet. ---------------------------
+
+struct Map { Step step; };                         // one elementwise step; operands f32, i32 or boolean as the step says
+struct Iota { Dims dims; int axis; };              // i32: the index along an axis
+struct Reshape { Dims dims; };                     // also squeeze, unsqueeze, flatten
+struct Transpose { std::vector<int> permutation; };
+struct Slice { std::vector<Expression> starts; std::vector<int64_t> steps; Dims dims; };  // every axis; steps may be negative
+struct Expand { Dims dims; };                      // broadcast to dims
+struct Concat { int axis; };
+struct Pad { std::vector<Expression> before, after; float value; };  // every axis
+struct Gather { int axis; };                       // table, index
+struct Matmul {                                    // a [.., M, K], b [.., K, N], bias [N]?, residual?: kernels/matmul/matmul.h
+  Activation activation = Activation::none;
+};
+struct Softmax { int axis; bool log = false; };
+struct Reduce { Reduction kind; std::vector<int> axes; bool keep; bool last_index = false; };  // axes ascending
+struct Attention {                                 // operands as in kernels/attention/attention.h, absent ones no_value
+  float scale = 1;
+  bool causal = false, window = false;
+  Expression offset;
+  int64_t window_left = 0, window_right = 0;
+};
+struct Normalize { Normalization kind; float epsilon; };  // x, scale?, bias?: over the last axis
+struct Recurrent {  // ONNX's operands x [T, B, I], w [D, G*H, I], r [D, G*H, H], b [D, 2*G*H]?, h0?, c0?; y [T, D, B, H], h, c
+  Cell cell;
+  Direction direction;
+  bool linear_before_reset;
+  int64_t hidden;
+};
+/// Several maps as one program (made by the last pass): sources that are tensors are the node's inputs, in order.
+struct Elementwise {
+  struct Source {
+    SourceKind kind;
+    int axis = 0;
+    Expression value;
+  };
+  Dims dims;
+  std::vector<Source> sources;
+  std::vector<uint32_t> immediates;
+  std::vector<Instruction> instructions;
+  std::vector<uint8_t> results;
+};
+
+using Operation = std::variant<Map, Iota, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax, Reduce, Attention,
+                               Normalize, Recurrent, Elementwise>;
+
+struct Node {
+  Operation operation;
+  std::string name;                    // of the ONNX node it stands for
+  std::vector<std::string> absorbed;   // ONNX nodes that it computes, itself included
+  std::vector<ValueId> inputs;         // no_value: absent
+  std::vector<ValueId> outputs;        // no_value: nobody wants it
+  bool dead = false;
+};
+
+struct Border {
+  std::string name;
+  ValueId value;
+  uint8_t type;  // of the original model, numbered as in ONNX
+};
+
+/// Two sizes that had to agree and could not be shown to: becomes a check on the device.
+struct Constraint {
+  enum class Relation : uint8_t { equal, less_equal } relation;
+  Expression left, right;
+};
+
+class Graph {
+ public:
+  std::vector<Border> inputs, outputs;
+  std::map<std::string, heed::tools::Dimension> dimensions;
+  std::vector<Constraint> constraints;
+
+  const Value& value(ValueId id) const { return values_[static_cast<size_t>(id)]; }
+  Value& value(ValueId id) { return values_[static_cast<size_t>(id)]; }
+  const Node& node(NodeId id) const { return nodes_[static_cast<size_t>(id)]; }
+  Node& node(NodeId id) { return nodes_[static_cast<size_t>(id)]; }
+
+  ValueId input(std::string name, Type type, Dims dims);
+  ValueId constant(std::string name, Literal literal);
+
+  /// Adds a node: infers types and dims of its outputs (graph/infer.cpp), evaluates it at once where every operand is constant, and
+  /// tracks the elements of small integer tensors as expressions. Throws Error naming the node where shapes disagree.
+  NodeId add(Operation operation, std::vector<ValueId> inputs, std::string name, std::vector<std::string> absorbed = {});
+  /// The same for operations of one output.
+  ValueId add_value(Operation operation, std::vector<ValueId> inputs, std::string name, std::vector<std::string> absorbed = {});
+
+  /// Every reader of `old_value`, and the graph's outputs, take `new_value` from now on.
+  void replace(ValueId old_value, ValueId new_value);
+
+  /// Nodes that an output depends on, operands before readers; the others are dropped.
+  std::vector<NodeId> order();
+  /// Readers of a value, in the graph's order; an output of the graph counts as a reader -1.
+  std::vector<NodeId> readers(ValueId id) const;
+
+  /// Two sizes made one: equal as expressions, or one is a dimension and takes the other's place everywhere (reported), or a
+  /// constraint is noted. Throws Error where they are different constants.
+  void unify(const Expression& a, const Expression& b, const std::string& where);
+
+ private:
+  std::vector<Value> values_;
+  std::vector<Node> nodes_;
+};
+
+/// Types and dims of a node's outputs: one per output.
+struct Inferred {
+  Type type;
+  Dims dims;
+};
+std::vector<Inferred> infer(Graph& graph, const Node& node);
+
+/// The reference on the host, for folding and for checking fusions: sums in double, results rounded to float. `dimensions` gives
+/// the value of every dimension that the operation's attributes mention. Absent operands are null.
+std::vector<Literal> evaluate(const Node& node, const std::vector<const Literal*>& inputs,
+                              const std::map<std::string, int64_t>& dimensions);
+
+const char* name(const Operation& operation);
+
+}  // namespace heed::tools
