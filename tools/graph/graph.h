@@ -60,6 +60,7 @@ struct Value {
 
 struct Map { Step step; };                         // one elementwise step; operands f32, i32 or boolean as the step says
 struct Iota { Dims dims; int axis; };              // i32: the index along an axis
+struct Size { Expression value; };                 // i32 scalar: the value of an expression over the dimensions
 struct Reshape { Dims dims; };                     // also squeeze, unsqueeze, flatten
 struct Transpose { std::vector<int> permutation; };
 struct Slice { std::vector<Expression> starts; std::vector<int64_t> steps; Dims dims; };  // every axis; steps may be negative
@@ -99,7 +100,7 @@ struct Elementwise {
   std::vector<uint8_t> results;
 };
 
-using Operation = std::variant<Map, Iota, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax, Reduce, Attention,
+using Operation = std::variant<Map, Iota, Size, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax, Reduce, Attention,
                                Normalize, Recurrent, Elementwise>;
 
 struct Node {
