@@ -1,10 +1,10 @@
-#include "tools/io/sha256.h"
+#include "heed/sha256.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
-namespace heed::tools {
+namespace heed {
 namespace {
 
 // First 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4, section 4.2.2).
@@ -32,7 +32,8 @@ void Sha256::block(const uint8_t* bytes) {
     const uint32_t s1 = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ w[i - 2] >> 10;
     w[i] = w[i - 16] + s0 + w[i - 7] + s1;
   }
-  auto [a, b, c, d, e, f, g, h] = state_;
+  uint32_t a = state_[0], b = state_[1], c = state_[2], d = state_[3];
+  uint32_t e = state_[4], f = state_[5], g = state_[6], h = state_[7];
   for (int i = 0; i < 64; ++i) {
     const uint32_t s1 = std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25);
     const uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + round_constants[i] + w[i];
@@ -48,10 +49,10 @@ void Sha256::update(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const size_t filled = length_ % 64;
     const size_t count = std::min(bytes.size(), 64 - filled);
-    std::memcpy(pending_.data() + filled, bytes.data(), count);
+    std::memcpy(pending_ + filled, bytes.data(), count);
     length_ += count;
     bytes = bytes.subspan(count);
-    if (filled + count == 64) block(pending_.data());
+    if (filled + count == 64) block(pending_);
   }
 }
 
@@ -64,7 +65,7 @@ Sha256::Digest Sha256::finish() {
   for (int i = 0; i < 8; ++i) size[i] = static_cast<std::byte>(bits >> (56 - 8 * i));
   update(size);
   Digest digest;
-  for (size_t i = 0; i < 32; ++i) digest[i] = static_cast<uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
+  for (size_t i = 0; i < 32; ++i) digest.bytes[i] = static_cast<uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
   return digest;
 }
 
@@ -74,13 +75,13 @@ Sha256::Digest sha256(std::span<const std::byte> bytes) {
   return hash.finish();
 }
 
-std::string hex(const Sha256::Digest& digest) {
-  std::string text;
-  for (uint8_t byte : digest) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
+Sha256::Digest::Hex Sha256::Digest::hex() const {
+  Hex out{};
+  for (size_t i = 0; i < 32; ++i) {
+    out.text[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
+    out.text[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
   }
-  return text;
+  return out;
 }
 
-}  // namespace heed::tools
+}  // namespace heed
