@@ -109,6 +109,11 @@ enum class OperatorKind : uint8_t {
   count
 };
 
+/// The rows: kernels/<op>/<op>.cpp defines heed::<op>_operator.
+#define HEED_OPERATOR(name, Name) extern const Operator name##_operator;
+#include "kernels/operators.inc"
+#undef HEED_OPERATOR
+
 const Operator& operator_of(OperatorKind kind);
 
 }  // namespace heed
