@@ -1,0 +1,2 @@
+#include "kernels/roof/loop.h"
+#include "kernels/scalar.h"
