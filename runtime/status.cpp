@@ -1,5 +1,7 @@
 #include "heed/status.h"
 
+#include "writer.h"
+
 namespace heed {
 
 const char* name(Code code) {
@@ -31,45 +33,6 @@ const char* name(Code code) {
   }
   return "unknown";
 }
-
-namespace {
-
-/// Appends to a text of fixed size, cutting what does not fit.
-class Writer {
- public:
-  Writer(char* text, size_t size) : text_(text), size_(size) {}
-
-  Writer& operator<<(const char* string) {
-    // Names come from a file: control characters would reach a terminal.
-    for (; *string != 0; ++string) put(static_cast<unsigned char>(*string) < 0x20 || *string == 0x7f ? '?' : *string);
-    return *this;
-  }
-  Writer& operator<<(int64_t value) {
-    char digits[20];
-    int count = 0;
-    uint64_t rest = value < 0 ? 0 - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
-    do {
-      digits[count++] = static_cast<char>('0' + rest % 10);
-      rest /= 10;
-    } while (rest != 0);
-    if (value < 0) put('-');
-    while (count > 0) put(digits[--count]);
-    return *this;
-  }
-  size_t finish() {
-    if (size_ > 0) text_[length_] = 0;
-    return length_;
-  }
-
- private:
-  void put(char c) {
-    if (length_ + 1 < size_) text_[length_++] = c;
-  }
-  char* text_;
-  size_t size_, length_ = 0;
-};
-
-}  // namespace
 
 size_t Status::describe(char* text, size_t size) const {
   Writer out(text, size);

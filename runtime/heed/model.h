@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "heed/status.h"
+#include "kernels/operator.h"
 #include "kernels/tensor.h"
 
 namespace heed {
@@ -20,7 +21,9 @@ struct Memory {
   uint64_t per_thread;   // each further thread adds this: the largest scratch
 
   /// What Session::create wants of an arena for `threads` threads.
-  uint64_t total(uint32_t threads = 1) const { return state + workspace + tables + (threads - 1) * per_thread; }
+  uint64_t total(uint32_t threads = 1) const {
+    return state + workspace + tables + (threads > 0 ? threads - 1 : 0) * per_thread;
+  }
 };
 
 /// A named size of the model, lower <= value <= upper.
@@ -38,23 +41,111 @@ struct Port {
   uint32_t tensor;
 };
 
+// What follows describes a model to people (heed inspect, bench, attention); `expression` numbers are for
+// write_expression() and Session::value().
+
+/// A small integer expression over the dimensions, as format/heed.fbs explains.
+struct ExpressionNode {
+  enum class Op : uint8_t { constant, dimension, add, subtract, multiply, divide, modulo, minimum, maximum } op;
+  int32_t a, b;
+};
+
+struct Constraint {
+  bool equal;  // left == right, else left <= right
+  uint32_t left, right;
+  std::string_view text;
+};
+
+struct BufferInfo {
+  uint64_t offset;       // bytes from the workspace's start
+  uint32_t capacity;     // bytes
+  uint32_t first, last;  // operators
+};
+
+struct TensorInfo {
+  std::string_view name;
+  Type type;
+  uint8_t rank;
+  uint32_t dims[max_rank];                   // expressions
+  int32_t buffer;                            // -1: a constant
+  uint64_t constant_offset, constant_bytes;  // from the file's start
+};
+
+struct OperatorInfo {
+  std::string_view name;
+  OperatorKind kind;
+  uint8_t input_count, output_count;
+  int32_t inputs[max_inputs], outputs[max_outputs];  // tensors; -1: absent
+  int32_t scratch;                                   // buffer, or -1
+  uint32_t macs;                                     // expression
+  uint32_t absorbed_count;                           // see Model::absorbed
+};
+
+/// A softmax whose result weights a sum, inside attention or on its own.
+struct Mark {
+  uint32_t operator_index;
+  std::string_view name, queries, keys;
+};
+
+struct Fusion {
+  std::string_view name;
+  uint32_t count;
+};
+
+/// A table index that comes from the caller: `run` refuses values outside [-bound, bound).
+struct IndexCheck {
+  uint32_t input;
+  uint32_t bound;  // expression
+};
+
 class Model {
  public:
-  /// Verifies `bytes`, a whole file, and borrows them: they stay valid and unchanged as long as the model and its sessions live.
-  /// Every index, size, alignment, offset and operator is checked, in time linear in the tables; weights are not touched.
+  /// Verifies `bytes`, a whole file, and borrows them: they stay valid and unchanged as long as the model and its
+  /// sessions live. Everything that does not depend on the dimensions' values is checked here, in time linear in the
+  /// file's tables; weights are not touched. The rest (extents, operators' contracts, overlap of live buffers) is
+  /// checked by Session::create and resize.
   ///
-  /// Errors: misaligned (bytes must begin at a multiple of 64), not_a_model, corrupt, contract, too_large.
+  /// Errors: misaligned (bytes must begin at a multiple of 64), not_a_model, corrupt, too_large.
   static Result<Model> load(std::span<const std::byte> bytes);
 
   const Memory& memory() const { return memory_; }
+  std::span<const std::byte> bytes() const { return bytes_; }
+
   uint32_t input_count() const;
   uint32_t output_count() const;
   uint32_t dimension_count() const;
   uint32_t operator_count() const;
+  uint32_t tensor_count() const;
+  uint32_t buffer_count() const;
+  uint32_t expression_count() const;
+  uint32_t constraint_count() const;
+  uint32_t index_check_count() const;
+  uint32_t mark_count() const;
+  uint32_t fusion_count() const;
+
+  // Indices are in range: they are counted by the functions above.
   Port input(uint32_t index) const;
   Port output(uint32_t index) const;
   Dimension dimension(uint32_t index) const;
-  std::span<const std::byte> bytes() const { return bytes_; }
+  OperatorInfo operator_info(uint32_t index) const;
+  TensorInfo tensor(uint32_t index) const;
+  BufferInfo buffer(uint32_t index) const;
+  ExpressionNode expression(uint32_t index) const;
+  Constraint constraint(uint32_t index) const;
+  IndexCheck index_check(uint32_t index) const;
+  Mark mark(uint32_t index) const;
+  Fusion fusion(uint32_t index) const;
+
+  /// Name of a node of the original model that operator `index` computes; number < operator_info(index).absorbed_count.
+  std::string_view absorbed(uint32_t index, uint32_t number) const;
+  /// Who wrote the file; may be empty.
+  std::string_view producer() const;
+  /// SHA-256 of the file with these bytes as zeros; empty, or 32 bytes.
+  std::span<const std::byte> content_hash() const;
+
+  /// Writes an expression as people would ("5 * batch", "min(tokens, 64)") with a final zero into `text`, cut at
+  /// `size`. Returns the length without the zero.
+  size_t write_expression(uint32_t index, char* text, size_t size) const;
 
  private:
   friend class Session;

@@ -1,0 +1,496 @@
+// What can be said of a file without the dimensions' values. Each check stands once, in the order of the schema; the
+// time is linear in the file's tables, and no byte of a constant is read.
+#include <bit>
+
+#include "format/heed_generated.h"
+#include "heed/model.h"
+#include "kernels/activation.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/normalize/normalize.h"
+#include "kernels/recurrent/recurrent.h"
+#include "kernels/reduce/reduce.h"
+#include "tables.h"
+
+namespace heed {
+namespace {
+
+using enum Code;
+
+template <class Vector>
+uint32_t size(const Vector* vector) {
+  return vector == nullptr ? 0 : vector->size();
+}
+
+const char* text(const flatbuffers::String* string) {
+  return string == nullptr ? "" : string->c_str();
+}
+
+/// The status with the name of what it concerns.
+Status at(Status status, const char* where, int64_t operator_index = -1, int64_t tensor_index = -1) {
+  status.where = where;
+  status.operator_index = static_cast<int32_t>(operator_index);
+  status.tensor_index = static_cast<int32_t>(tensor_index);
+  return status;
+}
+
+class Verification {
+ public:
+  explicit Verification(std::span<const std::byte> file)
+      : file_(file), model_(*format::GetModel(file.data())), budget_(file.size()) {}
+
+  Status all() {
+    HEED_ENSURE(model_.file_bytes() == file_.size(), corrupt, "the file's length is not the one it states",
+                static_cast<int64_t>(file_.size()), static_cast<int64_t>(model_.file_bytes()));
+    HEED_TRY(counts());
+    HEED_TRY(dimensions());
+    HEED_TRY(expressions());
+    HEED_TRY(constraints());
+    HEED_TRY(buffers());
+    HEED_TRY(tensors());
+    HEED_TRY(operators());
+    HEED_TRY(borders());
+    return notes();
+  }
+
+ private:
+  Status counts() {
+    struct {
+      const char* what;
+      uint32_t found, most;
+    } const rows[] = {
+        {"too many dimensions", size(model_.dimensions()), limits::dimensions},
+        {"too many expressions", size(model_.expressions()), limits::expressions},
+        {"too many constraints", size(model_.constraints()), limits::constraints},
+        {"too many buffers", size(model_.buffers()), limits::buffers},
+        {"too many tensors", size(model_.tensors()), limits::tensors},
+        {"too many operators", size(model_.operators()), limits::operators},
+        {"too many inputs", size(model_.inputs()), limits::borders},
+        {"too many outputs", size(model_.outputs()), limits::borders},
+        {"too many index checks", size(model_.index_checks()), limits::index_checks},
+        {"too many marks", size(model_.marks()), limits::marks},
+        {"too many fusions", size(model_.fusions()), limits::fusions},
+    };
+    for (const auto& row : rows) HEED_ENSURE(row.found <= row.most, corrupt, row.what, row.found, row.most);
+    return {};
+  }
+
+  /// Tables may share their vectors, so that a small file could ask for much work: all vectors together are at most the
+  /// file.
+  Status spend(uint64_t bytes) {
+    HEED_ENSURE(bytes <= budget_, corrupt, "the tables are larger than the file");
+    budget_ -= bytes;
+    return {};
+  }
+
+  Status expression(uint32_t index) const {
+    HEED_ENSURE(index < size(model_.expressions()), corrupt, "no such expression", index, size(model_.expressions()));
+    return {};
+  }
+
+  Status dimensions() const {
+    for (uint32_t i = 0; i < size(model_.dimensions()); ++i) {
+      const auto& dimension = *model_.dimensions()->Get(i);
+      const auto check = [&]() -> Status {
+        HEED_ENSURE(dimension.lower() >= 0, corrupt, "a dimension's lower bound is negative", dimension.lower(), 0);
+        HEED_ENSURE(dimension.lower() <= dimension.start(), corrupt, "a dimension starts below its lower bound",
+                    dimension.start(), dimension.lower());
+        HEED_ENSURE(dimension.start() <= dimension.upper(), corrupt, "a dimension starts above its upper bound",
+                    dimension.start(), dimension.upper());
+        return {};
+      };
+      HEED_TRY(at(check(), text(dimension.name())));
+    }
+    return {};
+  }
+
+  Status expressions() const {
+    for (uint32_t i = 0; i < size(model_.expressions()); ++i) {
+      const auto& node = *model_.expressions()->Get(i);
+      switch (node.op()) {
+        case format::Expression::constant:
+          break;
+        case format::Expression::dimension:
+          HEED_ENSURE(static_cast<uint32_t>(node.a()) < size(model_.dimensions()), corrupt,
+                      "an expression names no dimension", node.a(), size(model_.dimensions()));
+          break;
+        default:
+          HEED_ENSURE(node.op() <= format::Expression::MAX, corrupt, "no such kind of expression",
+                      static_cast<int64_t>(node.op()), static_cast<int64_t>(format::Expression::MAX));
+          HEED_ENSURE(static_cast<uint32_t>(node.a()) < i, corrupt, "an expression refers forward", node.a(), i);
+          HEED_ENSURE(static_cast<uint32_t>(node.b()) < i, corrupt, "an expression refers forward", node.b(), i);
+      }
+    }
+    return {};
+  }
+
+  Status constraints() const {
+    for (uint32_t i = 0; i < size(model_.constraints()); ++i) {
+      const auto& constraint = *model_.constraints()->Get(i);
+      const auto check = [&]() -> Status {
+        HEED_ENSURE(constraint.relation() <= format::Relation::MAX, corrupt, "no such relation",
+                    static_cast<int64_t>(constraint.relation()), static_cast<int64_t>(format::Relation::MAX));
+        HEED_TRY(expression(constraint.left()));
+        return expression(constraint.right());
+      };
+      HEED_TRY(at(check(), text(constraint.text())));
+    }
+    return {};
+  }
+
+  Status buffers() const {
+    const uint64_t operators = size(model_.operators());
+    uint64_t end = 0;
+    uint32_t previous = 0;
+    for (uint32_t i = 0; i < size(model_.buffers()); ++i) {
+      const format::Buffer& buffer = *model_.buffers()->Get(i);
+      HEED_ENSURE(buffer.first() >= previous, corrupt, "buffers are not in the order of their first operators",
+                  buffer.first(), previous);
+      HEED_ENSURE(buffer.first() <= buffer.last(), corrupt, "a buffer's last operator is before its first",
+                  buffer.last(), buffer.first());
+      HEED_ENSURE(buffer.last() <= operators, corrupt, "a buffer outlives the operators", buffer.last(),
+                  static_cast<int64_t>(operators));
+      HEED_ENSURE(buffer.capacity() % 64 == 0, corrupt, "a buffer's capacity is no multiple of 64",
+                  buffer.capacity() % 64, 0);
+      const uint64_t last_byte = uint64_t{buffer.offset()} * 64 + buffer.capacity();
+      end = last_byte > end ? last_byte : end;
+      previous = buffer.first();
+    }
+    HEED_ENSURE(model_.workspace() == end, corrupt, "the workspace is not the largest end of a buffer",
+                static_cast<int64_t>(model_.workspace()), static_cast<int64_t>(end));
+    HEED_ENSURE(model_.lower_bound() <= end, corrupt, "the lower bound is above the workspace",
+                static_cast<int64_t>(model_.lower_bound()), static_cast<int64_t>(end));
+    return {};
+  }
+
+  Status tensor(const format::Tensor& tensor) {
+    HEED_ENSURE(tensor.type() <= format::Type::MAX, corrupt, "no such element type",
+                static_cast<int64_t>(tensor.type()), static_cast<int64_t>(format::Type::MAX));
+    const uint32_t rank = size(tensor.dims());
+    HEED_ENSURE(rank <= max_rank, corrupt, "the rank is too high", rank, max_rank);
+    for (uint32_t axis = 0; axis < rank; ++axis) HEED_TRY(expression(tensor.dims()->Get(axis)));
+    const uint32_t strides = size(tensor.strides());
+    HEED_ENSURE(strides == 0 || strides == rank, corrupt, "there are not as many strides as dimensions", strides, rank);
+    for (uint32_t axis = 0; axis < strides; ++axis) HEED_TRY(expression(tensor.strides()->Get(axis)));
+    HEED_TRY(expression(tensor.offset()));
+    if (tensor.buffer() == -1) {
+      const uint64_t end = uint64_t{tensor.constant()} * 64 + tensor.constant_bytes();
+      HEED_ENSURE(end <= file_.size(), corrupt, "a constant ends behind the file", static_cast<int64_t>(end),
+                  static_cast<int64_t>(file_.size()));
+    } else {
+      HEED_ENSURE(static_cast<uint32_t>(tensor.buffer()) < size(model_.buffers()), corrupt, "no such buffer",
+                  tensor.buffer(), size(model_.buffers()));
+    }
+    return {};
+  }
+
+  Status tensors() {
+    for (uint32_t i = 0; i < size(model_.tensors()); ++i) {
+      const auto& row = *model_.tensors()->Get(i);
+      HEED_TRY(at(tensor(row), text(row.name()), -1, i));
+    }
+    return {};
+  }
+
+  /// An operand is a tensor whose buffer is alive at operator `index`, or absent.
+  Status operand(int32_t number, uint32_t index, bool output) const {
+    if (number == -1) return {};
+    HEED_ENSURE(static_cast<uint32_t>(number) < size(model_.tensors()), corrupt, "no such tensor", number,
+                size(model_.tensors()));
+    const auto check = [&]() -> Status {
+      const int32_t storage = model_.tensors()->Get(static_cast<uint32_t>(number))->buffer();
+      if (storage == -1) {
+        HEED_ENSURE(!output, corrupt, "an operator writes a constant");
+        return {};
+      }
+      const format::Buffer& buffer = *model_.buffers()->Get(static_cast<uint32_t>(storage));
+      HEED_ENSURE(buffer.first() <= index, corrupt, "an operand's buffer is not yet alive", index, buffer.first());
+      HEED_ENSURE(index <= buffer.last(), corrupt, "an operand's buffer is no longer alive", index, buffer.last());
+      return {};
+    };
+    Status status = check();
+    status.tensor_index = number;
+    return status;
+  }
+
+  Status one_operator(const format::Operator& row, uint32_t index) {
+    HEED_TRY(spend(sizeof(int32_t) * (uint64_t{size(row.inputs())} + size(row.outputs()) + size(row.absorbed()))));
+    HEED_ENSURE(size(row.inputs()) <= max_inputs, corrupt, "too many inputs", size(row.inputs()), max_inputs);
+    HEED_ENSURE(size(row.outputs()) <= max_outputs, corrupt, "too many outputs", size(row.outputs()), max_outputs);
+    HEED_ENSURE(size(row.outputs()) >= 1, corrupt, "an operator has no outputs");
+    for (uint32_t i = 0; i < size(row.inputs()); ++i) HEED_TRY(operand(row.inputs()->Get(i), index, false));
+    for (uint32_t i = 0; i < size(row.outputs()); ++i) HEED_TRY(operand(row.outputs()->Get(i), index, true));
+    for (uint32_t i = 0; i < size(row.absorbed()); ++i)
+      HEED_ENSURE(row.absorbed()->Get(i) < size(model_.node_names()), corrupt, "no such node name",
+                  row.absorbed()->Get(i), size(model_.node_names()));
+    HEED_TRY(scratch(row, index));
+    HEED_TRY(expression(row.macs()));
+    return params(row);
+  }
+
+  Status scratch(const format::Operator& row, uint32_t index) const {
+    if (row.scratch() == -1) return {};
+    HEED_ENSURE(static_cast<uint32_t>(row.scratch()) < size(model_.buffers()), corrupt, "no such buffer", row.scratch(),
+                size(model_.buffers()));
+    const format::Buffer& buffer = *model_.buffers()->Get(static_cast<uint32_t>(row.scratch()));
+    HEED_ENSURE(buffer.first() == index, corrupt, "scratch does not begin with its operator", buffer.first(), index);
+    HEED_ENSURE(buffer.last() == index, corrupt, "scratch does not end with its operator", buffer.last(), index);
+    const auto shared = [&](const flatbuffers::Vector<int32_t>* operands) {
+      for (uint32_t i = 0; i < size(operands); ++i)
+        if (const int32_t number = operands->Get(i); number != -1)
+          if (model_.tensors()->Get(static_cast<uint32_t>(number))->buffer() == row.scratch()) return true;
+      return false;
+    };
+    HEED_ENSURE(!shared(row.inputs()) && !shared(row.outputs()), corrupt, "an operand lies in its operator's scratch");
+    return {};
+  }
+
+  Status params(const format::Operator& row) {
+    using format::Params;
+    const auto within = [](auto value, int64_t least, int64_t most, const char* what) -> Status {
+      const auto number = static_cast<int64_t>(value);
+      HEED_ENSURE(number >= least, corrupt, what, number, least);
+      HEED_ENSURE(number <= most, corrupt, what, number, most);
+      return {};
+    };
+    HEED_TRY(within(row.params_type(), 1, static_cast<int64_t>(Params::MAX), "no such operator"));
+    switch (row.params_type()) {
+      case Params::NONE:
+        break;
+      case Params::Elementwise:
+        return elementwise(row, *row.params_as_Elementwise());
+      case Params::Copy:
+        break;
+      case Params::Gather:
+        return within(row.params_as_Gather()->axis(), 0, max_rank - 1, "no such axis");
+      case Params::Matmul:
+        return within(row.params_as_Matmul()->activation(), 0, activation_count - 1, "no such activation");
+      case Params::Attention:
+        HEED_TRY(within(row.params_as_Attention()->block_rows(), 1, 0xffff, "attention without rows in a block"));
+        return expression(row.params_as_Attention()->offset());
+      case Params::Normalize:
+        return within(row.params_as_Normalize()->kind(), 0, static_cast<int>(Normalization::rms),
+                      "no such normalization");
+      case Params::Softmax:
+        break;
+      case Params::Reduce:
+        HEED_TRY(within(row.params_as_Reduce()->kind(), 0, static_cast<int>(Reduction::arg_min), "no such reduction"));
+        return within(row.params_as_Reduce()->axes(), 1, max_rank, "no such number of reduced axes");
+      case Params::Recurrent: {
+        const auto& recurrent = *row.params_as_Recurrent();
+        HEED_TRY(within(recurrent.cell(), 0, static_cast<int>(Cell::rnn), "no such cell"));
+        HEED_TRY(within(recurrent.direction(), 0, static_cast<int>(Direction::both), "no such direction"));
+        HEED_TRY(within(recurrent.hidden(), 1, 1 << 20, "no such number of hidden units"));
+        return within(recurrent.chunk(), 1, 1 << 20, "no such number of steps in a chunk");
+      }
+    }
+    return {};
+  }
+
+  enum class Lane : uint8_t { none, f, i, b };
+
+  static Lane lane_of(format::Type type) {
+    switch (type) {
+      case format::Type::f32:
+        return Lane::f;
+      case format::Type::boolean:
+        return Lane::b;
+      default:
+        return Lane::i;
+    }
+  }
+
+  struct StepRow {
+    uint8_t operands;
+    Lane from, to;
+    bool select;  // the first operand is a boolean
+  };
+
+  static StepRow row_of(Step step) {
+    static constexpr StepRow rows[] = {
+#define HEED_STEP(name, operands, from, to) \
+  {operands, Lane::from, Lane::to,          \
+   Step::name == Step::f_select || Step::name == Step::i_select || Step::name == Step::b_select},
+#include "kernels/elementwise/steps.inc"
+#undef HEED_STEP
+    };
+    return rows[static_cast<size_t>(step)];
+  }
+
+  Status elementwise(const format::Operator& row, const format::Elementwise& program) {
+    const uint32_t sources = size(program.sources()), immediates = size(program.immediates());
+    const uint32_t instructions = size(program.instructions()), results = size(program.results());
+    HEED_ENSURE(sources <= elementwise_sources, corrupt, "a program has too many sources", sources,
+                elementwise_sources);
+    HEED_ENSURE(immediates <= elementwise_immediates, corrupt, "a program has too many immediates", immediates,
+                elementwise_immediates);
+    HEED_ENSURE(instructions <= elementwise_steps, corrupt, "a program has too many steps", instructions,
+                elementwise_steps);
+    HEED_ENSURE(results == size(row.outputs()), corrupt,
+                "a program has not as many results as the operator has outputs", results, size(row.outputs()));
+    HEED_TRY(spend(sources * sizeof(format::ElementwiseSource) + immediates * sizeof(uint32_t) +
+                   instructions * sizeof(format::ElementwiseInstruction)));
+
+    uint32_t rank = 0;
+    for (uint32_t i = 0; i < size(row.outputs()); ++i) {
+      HEED_ENSURE(row.outputs()->Get(i) >= 0, corrupt, "a program's output is absent");
+      rank = size(model_.tensors()->Get(static_cast<uint32_t>(row.outputs()->Get(i)))->dims());
+    }
+    Lane source_lanes[elementwise_sources] = {};
+    uint32_t inputs = 0;
+    for (uint32_t i = 0; i < sources; ++i) {
+      const format::ElementwiseSource& source = *program.sources()->Get(i);
+      source_lanes[i] = Lane::i;
+      switch (source.kind()) {
+        case format::SourceKind::tensor: {
+          HEED_ENSURE(inputs < size(row.inputs()), corrupt, "a program has more tensors than the operator has inputs");
+          const int32_t input = row.inputs()->Get(inputs++);
+          HEED_ENSURE(input >= 0, corrupt, "a program's input is absent");
+          source_lanes[i] = lane_of(model_.tensors()->Get(static_cast<uint32_t>(input))->type());
+          break;
+        }
+        case format::SourceKind::iota:
+          HEED_ENSURE(source.axis() < rank, corrupt, "a program counts along no axis", source.axis(), rank);
+          break;
+        case format::SourceKind::dimension:
+          HEED_TRY(expression(source.expression()));
+          break;
+        default:
+          return refuse(corrupt, "no such kind of source");
+      }
+    }
+    HEED_ENSURE(inputs == size(row.inputs()), corrupt, "a program does not read all inputs", inputs,
+                size(row.inputs()));
+
+    Lane registers[elementwise_registers] = {};
+    const auto lane = [&](uint8_t number, Lane wanted) -> Status {
+      Lane found = Lane::none;
+      if (number < operand::inputs) {
+        found = registers[number];
+        HEED_ENSURE(found != Lane::none, corrupt, "a program reads a register before it is written", number, 0);
+      } else if (number < operand::immediates) {
+        HEED_ENSURE(number - operand::inputs < static_cast<int>(sources), corrupt, "a program reads no source",
+                    number - operand::inputs, sources);
+        found = source_lanes[number - operand::inputs];
+      } else {
+        HEED_ENSURE(number - operand::immediates < static_cast<int>(immediates), corrupt,
+                    "a program reads no immediate", number - operand::immediates, immediates);
+        const uint32_t bits = program.immediates()->Get(static_cast<uint32_t>(number - operand::immediates));
+        HEED_ENSURE(wanted != Lane::b || bits == 0 || bits == ~0u, corrupt, "an immediate is no boolean", bits, 0);
+        return {};
+      }
+      HEED_ENSURE(found == wanted, corrupt, "a program's step gets an operand of another type", static_cast<int>(found),
+                  static_cast<int>(wanted));
+      return {};
+    };
+    for (uint32_t i = 0; i < instructions; ++i) {
+      const format::ElementwiseInstruction& instruction = *program.instructions()->Get(i);
+      HEED_ENSURE(instruction.step() < static_cast<int>(Step::count), corrupt, "no such step", instruction.step(),
+                  static_cast<int>(Step::count));
+      HEED_ENSURE(instruction.result() < elementwise_registers, corrupt, "no such register", instruction.result(),
+                  elementwise_registers);
+      const StepRow step = row_of(static_cast<Step>(instruction.step()));
+      const uint8_t operands[3] = {instruction.a(), instruction.b(), instruction.c()};
+      for (int k = 0; k < 3; ++k) {
+        if (k < step.operands)
+          HEED_TRY(lane(operands[k], k == 0 && step.select ? Lane::b : step.from));
+        else
+          HEED_ENSURE(operands[k] == operand::none, corrupt, "a step has too many operands", k + 1, step.operands);
+      }
+      registers[instruction.result()] = step.to;
+    }
+    for (uint32_t i = 0; i < results; ++i) {
+      HEED_ENSURE(program.results()->Get(i) < operand::immediates, corrupt,
+                  "a program's result is no register or source", program.results()->Get(i), operand::immediates);
+      HEED_TRY(lane(program.results()->Get(i),
+                    lane_of(model_.tensors()->Get(static_cast<uint32_t>(row.outputs()->Get(i)))->type())));
+    }
+    return {};
+  }
+
+  Status operators() {
+    for (uint32_t i = 0; i < size(model_.operators()); ++i) {
+      const auto& row = *model_.operators()->Get(i);
+      Status status = one_operator(row, i);
+      HEED_TRY(at(status, text(row.name()), i, status.tensor_index));
+    }
+    return {};
+  }
+
+  /// Inputs are alive from before the first operator, outputs to the end; both are dense, for the caller's spans.
+  Status border(const format::Border& row, bool output) const {
+    HEED_ENSURE(row.tensor() < size(model_.tensors()), corrupt, "no such tensor", row.tensor(), size(model_.tensors()));
+    const auto& tensor = *model_.tensors()->Get(row.tensor());
+    HEED_ENSURE(size(tensor.strides()) == 0, corrupt, "an input or output has strides");
+    HEED_ENSURE(tensor.buffer() != -1, corrupt, "an input or output is a constant");
+    const format::Buffer& buffer = *model_.buffers()->Get(static_cast<uint32_t>(tensor.buffer()));
+    if (output)
+      HEED_ENSURE(buffer.last() == size(model_.operators()), corrupt, "an output does not live to the end",
+                  buffer.last(), size(model_.operators()));
+    else
+      HEED_ENSURE(buffer.first() == 0, corrupt, "an input does not live from the start", buffer.first(), 0);
+    HEED_ENSURE(row.type() <= format::BorderType::MAX, corrupt, "no such type of a model's input or output",
+                static_cast<int64_t>(row.type()), static_cast<int64_t>(format::BorderType::MAX));
+    return {};
+  }
+
+  Status borders() const {
+    for (uint32_t i = 0; i < size(model_.inputs()); ++i) {
+      const auto& row = *model_.inputs()->Get(i);
+      HEED_TRY(at(border(row, false), text(row.name()), -1, row.tensor()));
+    }
+    for (uint32_t i = 0; i < size(model_.outputs()); ++i) {
+      const auto& row = *model_.outputs()->Get(i);
+      HEED_TRY(at(border(row, true), text(row.name()), -1, row.tensor()));
+    }
+    for (uint32_t i = 0; i < size(model_.index_checks()); ++i) {
+      const auto& row = *model_.index_checks()->Get(i);
+      HEED_ENSURE(row.input() < size(model_.inputs()), corrupt, "an index check is of no input", row.input(),
+                  size(model_.inputs()));
+      const auto& input = *model_.inputs()->Get(row.input());
+      const auto type = model_.tensors()->Get(input.tensor())->type();
+      if (type != format::Type::i32)
+        return at(refuse(corrupt, "an index check is of an input that is not i32"), text(input.name()));
+      HEED_TRY(expression(row.bound()));
+    }
+    return {};
+  }
+
+  Status notes() const {
+    for (uint32_t i = 0; i < size(model_.marks()); ++i) {
+      const auto& mark = *model_.marks()->Get(i);
+      HEED_ENSURE(mark.operator_index() < size(model_.operators()), corrupt, "a mark is of no operator",
+                  mark.operator_index(), size(model_.operators()));
+    }
+    HEED_ENSURE(size(model_.content_hash()) == 0 || size(model_.content_hash()) == 32, corrupt,
+                "the content hash has a wrong length", size(model_.content_hash()), 32);
+    return {};
+  }
+
+  std::span<const std::byte> file_;
+  const format::Model& model_;
+  uint64_t budget_;
+};
+
+}  // namespace
+
+Status verify(std::span<const std::byte> file) {
+  static_assert(std::endian::native == std::endian::little, "files and constants are little-endian");
+  const auto address = reinterpret_cast<uintptr_t>(file.data());
+  HEED_ENSURE(address % 64 == 0, misaligned, "the file does not begin at a multiple of 64",
+              static_cast<int64_t>(address % 64), 0);
+  // A model without anything still has a root, a table and its vtable.
+  HEED_ENSURE(file.size() >= 16 && format::ModelBufferHasIdentifier(file.data()), not_a_model,
+              "the identifier HEED is missing");
+  // flatbuffers takes less than 2 GiB; the constants, which it need not see, may end later. Each table takes 4 bytes at
+  // least.
+  const size_t window = file.size() < (size_t{1} << 30) ? file.size() : size_t{1} << 30;
+  constexpr size_t most_tables = limits::tensors + 2 * limits::operators + 2 * limits::borders + limits::dimensions +
+                                 limits::constraints + limits::index_checks + limits::marks + limits::fusions + 1;
+  const size_t tables = window / 4 < most_tables ? window / 4 : most_tables;
+  flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(file.data()), window, 8,
+                                 static_cast<flatbuffers::uoffset_t>(tables));
+  HEED_ENSURE(format::VerifyModelBuffer(verifier), corrupt, "the flatbuffer is not well-formed");
+  return Verification(file).all();
+}
+
+}  // namespace heed
