@@ -201,7 +201,7 @@ struct Tap {
   }
 };
 
-void observe(const Observer& observer, uint32_t index, const Invocation& call) {
+void notify(const Observer& observer, uint32_t index, const Invocation& call) {
   if (observer.output != nullptr)
     for (int i = 0; i < call.output_count; ++i)
       if (call.outputs[i]) observer.output(observer.context, index, static_cast<uint32_t>(i), call.outputs[i]);
@@ -348,7 +348,7 @@ Status Session::run() {
     call.scratch = bases[0] + size_t{record.scratch} * 64;
     call.isa = record.isa;
     operator_of(record.kind).run(call);
-    if (observer_ != nullptr) observe(*observer_, tap.operator_index, call);
+    if (observer_ != nullptr) notify(*observer_, tap.operator_index, call);
     ++tap.operator_index;
   }
   for (const uint32_t output : tables_->all_outputs()) canonicalise(tensor(output));
