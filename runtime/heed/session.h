@@ -60,6 +60,9 @@ class Session {
   std::span<const T> output(std::string_view name) const {
     return elements<const T>(find(name, false));
   }
+  /// The same without a static type; no shape where there is no such name.
+  Tensor input(std::string_view name) const { return find(name, true); }
+  Tensor output(std::string_view name) const { return find(name, false); }
   Tensor input(uint32_t index) const { return tensor(model_.input(index).tensor); }
   Tensor output(uint32_t index) const { return tensor(model_.output(index).tensor); }
 
@@ -104,7 +107,7 @@ class Session {
   Session() = default;
 
   std::byte* workspace() const;
-  Tensor find(std::string_view name, bool input) const;  // no shape where there is none
+  Tensor find(std::string_view name, bool input) const;
 
   template <class T>
   static constexpr bool holds(Type type) {
