@@ -1,10 +1,11 @@
 #pragma once
-/// Sizes over named dimensions, in a canonical form: two expressions are equal as numbers for every value of the dimensions
-/// exactly when this form can show it, so that `2 * tokens + tokens` and `3 * tokens` are one.
+/// Sizes over named dimensions, in a canonical form: two expressions are equal as numbers for every value of the
+/// dimensions exactly when this form can show it, so that `2 * tokens + tokens` and `3 * tokens` are one.
 ///
-/// A polynomial with 64-bit coefficients over atoms; an atom is a dimension or floor-division, modulo, minimum or maximum of
-/// two expressions that could not be simplified.
+/// A polynomial with 64-bit coefficients over atoms; an atom is a dimension or floor-division, modulo, minimum or
+/// maximum of two expressions that could not be simplified.
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -31,7 +32,7 @@ class Expression {
   friend Expression operator-(const Expression& a, const Expression& b);
   friend Expression operator*(const Expression& a, const Expression& b);
   friend bool operator==(const Expression& a, const Expression& b);
-  friend bool operator<(const Expression& a, const Expression& b);  // any total order, for containers
+  friend bool operator<(const Expression& a, const Expression& b);     // any total order, for containers
   static Expression divide(const Expression& a, const Expression& b);  // floor; exact where the polynomial divides
   static Expression modulo(const Expression& a, const Expression& b);
   static Expression minimum(const Expression& a, const Expression& b);
@@ -48,10 +49,14 @@ class Expression {
 
   void collect(std::vector<std::string>& names) const;  // dimensions it depends on, each once
   Expression substitute(const std::string& name, const Expression& value) const;
+  /// The same over the ranges of the dimensions, with every minimum, maximum, division and modulo that they decide
+  /// gone.
+  Expression simplify(const std::map<std::string, Dimension>& dimensions) const;
 
   /// "2 * tokens + 1", as it can be parsed again.
   std::string text() const;
-  /// Reads sums, differences, products, //, %, min(a, b), max(a, b), names and integers; nothing where it is none of these.
+  /// Reads sums, differences, products, //, %, min(a, b), max(a, b), names and integers; nothing where it is none of
+  /// these.
   static std::optional<Expression> parse(const std::string& text);
 
   struct Atom;
@@ -60,16 +65,20 @@ class Expression {
     int64_t coefficient;
   };
   const std::vector<Term>& terms() const { return terms_; }
+  static Expression of(std::vector<std::shared_ptr<const Atom>> factors,
+                       int64_t coefficient);  // one term; factors ascending
 
  private:
+  Expression rebuild(const std::function<Expression(const Atom&)>& atom) const;
+
   std::vector<Term> terms_;  // ascending by factors, no zero coefficients
 };
 
 /// What a polynomial is made of.
 struct Expression::Atom {
   enum class Kind : uint8_t { dimension, divide, modulo, minimum, maximum } kind;
-  std::string name;    // of a dimension
-  Expression a, b;     // of the others
+  std::string name;  // of a dimension
+  Expression a, b;   // of the others
 };
 
 }  // namespace heed::tools

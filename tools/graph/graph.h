@@ -1,9 +1,9 @@
 #pragma once
 /// The converter's graph: values in static single assignment, few operations, symbolic shapes.
 ///
-/// The importer builds it, passes rewrite it, the plan is made from it. Goals: one place that infers shapes and one that
-/// evaluates (folding, checking of fusions); passes change it only through add() and replace(). Non-goals: it is not ONNX (names
-/// of nodes are kept for people only) and knows no memory.
+/// The importer builds it, passes rewrite it, the plan is made from it. Goals: one place that infers shapes and one
+/// that evaluates (folding, checking of fusions); passes change it only through add() and replace(). Non-goals: it is
+/// not ONNX (names of nodes are kept for people only) and knows no memory.
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -27,9 +27,9 @@ using Dims = std::vector<Expression>;
 
 /// A value known at conversion. Integers are held in 64 bits whatever their type in the model, booleans as bytes.
 struct Literal {
-  Type type = Type::f32;             // f32, i32 (as int64_t here), boolean
+  Type type = Type::f32;  // f32, i32 (as int64_t here), boolean
   std::vector<int64_t> dims;
-  std::shared_ptr<const void> owner; // keeps `data` alive: a vector of its own, or the mapped model file
+  std::shared_ptr<const void> owner;  // keeps `data` alive: a vector of its own, or the mapped model file
   const std::byte* data = nullptr;
 
   int64_t count() const;
@@ -37,7 +37,8 @@ struct Literal {
   std::span<const int64_t> integers() const;
   std::span<const uint8_t> booleans() const;
 
-  static Literal of(std::vector<int64_t> dims, std::vector<float> values);
+  static Literal of(std::vector<int64_t> dims,
+                    std::vector<float> values);  // each throws Error unless dims and values agree
   static Literal of(std::vector<int64_t> dims, std::vector<int64_t> values);
   static Literal of_booleans(std::vector<int64_t> dims, std::vector<uint8_t> values);
 };
@@ -50,37 +51,76 @@ struct Value {
   std::string name;
   Type type = Type::f32;
   Dims dims;
-  NodeId producer = -1;                           // -1: an input or a constant
+  NodeId producer = -1;  // -1: an input or a constant
   std::optional<Literal> constant;
-  /// Elements of a small integer tensor as expressions, row-major: shape arithmetic. Present for constants of up to 64 integers too.
+  /// Elements of a small integer tensor as expressions, row-major: shape arithmetic. Present for constants of up to 64
+  /// integers too.
   std::optional<std::vector<Expression>> symbols;
 };
 
-// --- Operations and their attributes. Shapes: numpy broadcasting where several operands meet. ---------------------------
+// --- Operations and their attributes. Shapes: numpy broadcasting where several operands meet.
+// ---------------------------
 
-struct Map { Step step; };                         // one elementwise step; operands f32, i32 or boolean as the step says
-struct Iota { Dims dims; int axis; };              // i32: the index along an axis
-struct Size { Expression value; };                 // i32 scalar: the value of an expression over the dimensions
-struct Reshape { Dims dims; };                     // also squeeze, unsqueeze, flatten
-struct Transpose { std::vector<int> permutation; };
-struct Slice { std::vector<Expression> starts; std::vector<int64_t> steps; Dims dims; };  // every axis; steps may be negative
-struct Expand { Dims dims; };                      // broadcast to dims
-struct Concat { int axis; };
-struct Pad { std::vector<Expression> before, after; float value; };  // every axis
-struct Gather { int axis; };                       // table, index
-struct Matmul {                                    // a [.., M, K], b [.., K, N], bias [N]?, residual?: kernels/matmul/matmul.h
+struct Map {
+  Step step;
+};  // one elementwise step; operands f32, i32 or boolean as the step says
+struct Iota {
+  Dims dims;
+  int axis;
+};  // i32: the index along an axis
+struct Size {
+  Expression value;
+};  // i32 scalar: the value of an expression over the dimensions
+struct Reshape {
+  Dims dims;
+};  // also squeeze, unsqueeze, flatten
+struct Transpose {
+  std::vector<int> permutation;
+};
+struct Slice {
+  std::vector<Expression> starts;
+  std::vector<int64_t> steps;
+  Dims dims;
+};  // every axis; steps may be negative
+struct Expand {
+  Dims dims;
+};  // broadcast to dims
+struct Concat {
+  int axis;
+};
+struct Pad {
+  std::vector<Expression> before, after;
+  float value;
+};  // every axis
+struct Gather {
+  int axis;
+};               // table, index
+struct Matmul {  // a [.., M, K], b [.., K, N], bias [N]?, residual?: kernels/matmul/matmul.h
   Activation activation = Activation::none;
 };
-struct Softmax { int axis; bool log = false; };
-struct Reduce { Reduction kind; std::vector<int> axes; bool keep; bool last_index = false; };  // axes ascending
-struct Attention {                                 // operands as in kernels/attention/attention.h, absent ones no_value
+struct Softmax {
+  int axis;
+  bool log = false;
+};
+struct Reduce {
+  Reduction kind;
+  std::vector<int> axes;
+  bool keep;
+  bool last_index = false;
+};                  // axes ascending
+struct Attention {  // operands as in kernels/attention/attention.h, of rank 4 and 2 as there; bias may have sizes of 1
+                    // to repeat
   float scale = 1;
   bool causal = false, window = false;
   Expression offset;
   int64_t window_left = 0, window_right = 0;
 };
-struct Normalize { Normalization kind; float epsilon; };  // x, scale?, bias?: over the last axis
-struct Recurrent {  // ONNX's operands x [T, B, I], w [D, G*H, I], r [D, G*H, H], b [D, 2*G*H]?, h0?, c0?; y [T, D, B, H], h, c
+struct Normalize {
+  Normalization kind;
+  float epsilon;
+};                  // x, scale?, bias?: over the last axis
+struct Recurrent {  // ONNX's operands x [T, B, I], w [D, G*H, I], r [D, G*H, H], b [D, 2*G*H]?, h0?, c0?; y [T, D, B,
+                    // H], h, c
   Cell cell;
   Direction direction;
   bool linear_before_reset;
@@ -100,15 +140,31 @@ struct Elementwise {
   std::vector<uint8_t> results;
 };
 
-using Operation = std::variant<Map, Iota, Size, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax, Reduce, Attention,
-                               Normalize, Recurrent, Elementwise>;
+using Operation = std::variant<Map, Iota, Size, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax,
+                               Reduce, Attention, Normalize, Recurrent, Elementwise>;
+
+/// A softmax whose result weights a sum, fused or not: what `heed attention` draws. Set by the passes on Softmax and
+/// Attention nodes.
+struct Mark {
+  std::string queries, keys;  // names of the tensors behind the two axes of the weights
+  int key_axis = -1;          // of the softmax's result, from 0; of attention the last of [B, H, Tq, Tk]
+};
+
+/// std::visit with one lambda for each kind of operation.
+template <class... Cases>
+struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
 
 struct Node {
   Operation operation;
-  std::string name;                    // of the ONNX node it stands for
-  std::vector<std::string> absorbed;   // ONNX nodes that it computes, itself included
-  std::vector<ValueId> inputs;         // no_value: absent
-  std::vector<ValueId> outputs;        // no_value: nobody wants it
+  std::string name;                   // of the ONNX node it stands for
+  std::vector<std::string> absorbed;  // ONNX nodes that it computes, itself included
+  std::vector<ValueId> inputs;        // no_value: absent
+  std::vector<ValueId> outputs;       // no_value: nobody wants it
+  std::optional<Mark> mark;
   bool dead = false;
 };
 
@@ -124,11 +180,17 @@ struct Constraint {
   Expression left, right;
 };
 
+struct Inferred {
+  Type type;
+  Dims dims;
+};
+
 class Graph {
  public:
   std::vector<Border> inputs, outputs;
   std::map<std::string, heed::tools::Dimension> dimensions;
   std::vector<Constraint> constraints;
+  std::vector<std::string> notes;  // for people: dimensions made one, constraints
 
   const Value& value(ValueId id) const { return values_[static_cast<size_t>(id)]; }
   Value& value(ValueId id) { return values_[static_cast<size_t>(id)]; }
@@ -137,12 +199,18 @@ class Graph {
 
   ValueId input(std::string name, Type type, Dims dims);
   ValueId constant(std::string name, Literal literal);
+  /// An integer tensor with these elements, as ONNX's Shape gives them: a constant, or made of Size nodes.
+  ValueId symbolic(std::string name, std::vector<int64_t> dims, std::vector<Expression> elements);
 
-  /// Adds a node: infers types and dims of its outputs (graph/infer.cpp), evaluates it at once where every operand is constant, and
-  /// tracks the elements of small integer tensors as expressions. Throws Error naming the node where shapes disagree.
-  NodeId add(Operation operation, std::vector<ValueId> inputs, std::string name, std::vector<std::string> absorbed = {});
+  /// Adds a node: infers types and dims of its outputs (graph/infer.cpp), evaluates it at once where every operand is
+  /// constant, and tracks the elements of small integer tensors as expressions. Where that, or an operation that
+  /// changes nothing, makes the node needless, it is dead from the start and its outputs are the results. Throws Error
+  /// naming the node where shapes disagree.
+  NodeId add(Operation operation, std::vector<ValueId> inputs, std::string name,
+             std::vector<std::string> absorbed = {});
   /// The same for operations of one output.
-  ValueId add_value(Operation operation, std::vector<ValueId> inputs, std::string name, std::vector<std::string> absorbed = {});
+  ValueId add_value(Operation operation, std::vector<ValueId> inputs, std::string name,
+                    std::vector<std::string> absorbed = {});
 
   /// Every reader of `old_value`, and the graph's outputs, take `new_value` from now on.
   void replace(ValueId old_value, ValueId new_value);
@@ -152,27 +220,59 @@ class Graph {
   /// Readers of a value, in the graph's order; an output of the graph counts as a reader -1.
   std::vector<NodeId> readers(ValueId id) const;
 
-  /// Two sizes made one: equal as expressions, or one is a dimension and takes the other's place everywhere (reported), or a
-  /// constraint is noted. Throws Error where they are different constants.
+  /// Two sizes made one: equal as expressions, or one is a dimension and takes the other's place everywhere (reported),
+  /// or a constraint is noted. Throws Error where they are different constants.
   void unify(const Expression& a, const Expression& b, const std::string& where);
+  /// An expression from before some unify(), with the dimensions that still exist.
+  Expression current(Expression expression) const;
+
+  size_t value_count() const { return values_.size(); }
+  size_t node_count() const { return nodes_.size(); }
 
  private:
+  ValueId append(Value value);
+  void substitute(const std::string& name, const Expression& value);
+  std::optional<ValueId> simplified(const Node& node, const std::vector<Inferred>& outputs);
+  std::optional<ValueId> from_symbols(const Node& node, const Inferred& output, const std::vector<Expression>& symbols);
+
   std::vector<Value> values_;
   std::vector<Node> nodes_;
+  std::vector<std::pair<std::string, Expression>> substitutions_;  // in the order they were made
 };
 
 /// Types and dims of a node's outputs: one per output.
-struct Inferred {
-  Type type;
-  Dims dims;
-};
 std::vector<Inferred> infer(Graph& graph, const Node& node);
 
-/// The reference on the host, for folding and for checking fusions: sums in double, results rounded to float. `dimensions` gives
-/// the value of every dimension that the operation's attributes mention. Absent operands are null.
+/// The reference on the host, for folding and for checking fusions: sums in double, results rounded to float.
+/// `dimensions` gives the value of every dimension that the operation's attributes mention. Absent operands are null.
 std::vector<Literal> evaluate(const Node& node, const std::vector<const Literal*>& inputs,
                               const std::map<std::string, int64_t>& dimensions);
 
+/// Calls visit with every expression among the attributes.
+void for_each_expression(Operation& operation, const std::function<void(Expression&)>& visit);
+
+/// Numpy's broadcasting of two shapes, sizes that meet made one. Throws Error that begins with `where`.
+Dims broadcast(Graph& graph, const Dims& a, const Dims& b, const std::string& where);
+
+/// The elements of a result as expressions, where those of its operands are known (graph/symbols.cpp).
+std::optional<std::vector<Expression>> infer_symbols(const Graph& graph, const Node& node, const Inferred& output);
+
 const char* name(const Operation& operation);
+std::string text(const Dims& dims);  // "[batch, 5, 64]"
+std::string text(const std::vector<int64_t>& dims);
+
+/// Number of elements; dims of a tensor whose sizes are all known.
+Expression count(const Dims& dims);
+std::optional<std::vector<int64_t>> constant_dims(const Dims& dims);
+std::vector<int64_t> evaluate_dims(const Dims& dims, const std::map<std::string, int64_t>& dimensions);
+
+/// What a step takes and gives; Type of an operand: select takes a boolean first.
+struct StepInfo {
+  const char* name;
+  int operands;
+  Type from, to;
+};
+const StepInfo& info(Step step);
+Type operand_type(Step step, int operand);
 
 }  // namespace heed::tools

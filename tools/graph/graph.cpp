@@ -1,0 +1,437 @@
+#include "tools/graph/graph.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "tools/error.h"
+
+namespace heed::tools {
+namespace {
+
+constexpr int64_t largest_symbolic = 64;            // elements of a tensor that counts as shape arithmetic
+constexpr int64_t largest_fold = int64_t{1} << 26;  // elements; a larger constant is computed on the device
+constexpr int64_t largest_repeat = 1024;            // a constant that only repeats another is stored up to here
+
+int64_t product(const std::vector<int64_t>& dims) {
+  int64_t count = 1;
+  for (const int64_t dim : dims)
+    if (dim < 0 || __builtin_mul_overflow(count, dim, &count))
+      throw Error(Fault::model, fmt::format("a tensor has impossible dimensions {}", text(dims)));
+  return count;
+}
+
+template <class T>
+Literal literal(Type type, std::vector<int64_t> dims, std::vector<T> values) {
+  if (product(dims) != static_cast<int64_t>(values.size()))
+    throw Error(Fault::model, fmt::format("a constant of shape {} has {} elements", text(dims), values.size()));
+  auto owner = std::make_shared<const std::vector<T>>(std::move(values));
+  const auto* data = reinterpret_cast<const std::byte*>(owner->data());
+  return {type, std::move(dims), std::move(owner), data};
+}
+
+// Symbols of a constant, where it is small.
+std::optional<std::vector<Expression>> symbols_of(const Literal& literal) {
+  if (literal.type != Type::i32 || literal.count() > largest_symbolic) return std::nullopt;
+  const auto integers = literal.integers();
+  return std::vector<Expression>(integers.begin(), integers.end());
+}
+
+// The constant that symbols without dimensions are.
+std::optional<Literal> constant_of(const std::vector<int64_t>& dims, const std::vector<Expression>& symbols) {
+  std::vector<int64_t> values;
+  for (const Expression& symbol : symbols) {
+    const auto value = symbol.constant();
+    if (!value) return std::nullopt;
+    values.push_back(*value);
+  }
+  return Literal::of(dims, std::move(values));
+}
+
+bool is_zero(const std::vector<Expression>& all) {
+  return std::all_of(all.begin(), all.end(), [](const Expression& e) { return e.is_constant(0); });
+}
+
+// True where the operation gives its first operand back.
+bool changes_nothing(const Node& node, const Value& x, const Dims& dims) {
+  const bool same_dims = x.dims == dims;
+  return std::visit(
+      Overloaded{[&](const Reshape&) { return same_dims; }, [&](const Expand&) { return same_dims; },
+                 [](const Transpose& op) { return std::is_sorted(op.permutation.begin(), op.permutation.end()); },
+                 [&](const Slice& op) {
+                   return same_dims && is_zero(op.starts) &&
+                          std::all_of(op.steps.begin(), op.steps.end(), [](int64_t step) { return step == 1; });
+                 },
+                 [](const Pad& op) { return is_zero(op.before) && is_zero(op.after); },
+                 [&](const Concat&) { return node.inputs.size() == 1; },
+                 [](const Reduce& op) { return op.axes.empty() && op.kind != Reduction::sum_square; },
+                 [](const auto&) { return false; }},
+      node.operation);
+}
+
+bool only_repeats(const Operation& operation) {
+  return std::holds_alternative<Expand>(operation) || std::holds_alternative<Pad>(operation) ||
+         std::holds_alternative<Gather>(operation);
+}
+
+}  // namespace
+
+// --- Literal ---------------------------------------------------------------------------------------------------------
+
+int64_t Literal::count() const {
+  return product(dims);
+}
+std::span<const float> Literal::floats() const {
+  return {reinterpret_cast<const float*>(data), static_cast<size_t>(count())};
+}
+std::span<const int64_t> Literal::integers() const {
+  return {reinterpret_cast<const int64_t*>(data), static_cast<size_t>(count())};
+}
+std::span<const uint8_t> Literal::booleans() const {
+  return {reinterpret_cast<const uint8_t*>(data), static_cast<size_t>(count())};
+}
+Literal Literal::of(std::vector<int64_t> dims, std::vector<float> values) {
+  return literal(Type::f32, std::move(dims), std::move(values));
+}
+Literal Literal::of(std::vector<int64_t> dims, std::vector<int64_t> values) {
+  return literal(Type::i32, std::move(dims), std::move(values));
+}
+Literal Literal::of_booleans(std::vector<int64_t> dims, std::vector<uint8_t> values) {
+  return literal(Type::boolean, std::move(dims), std::move(values));
+}
+
+// --- Values ----------------------------------------------------------------------------------------------------------
+
+ValueId Graph::append(Value value) {
+  values_.push_back(std::move(value));
+  return static_cast<ValueId>(values_.size()) - 1;
+}
+
+ValueId Graph::input(std::string name, Type type, Dims dims) {
+  for (Expression& dim : dims) dim = current(std::move(dim));
+  Value value;
+  value.name = std::move(name);
+  value.type = type;
+  value.dims = std::move(dims);
+  return append(std::move(value));
+}
+
+ValueId Graph::constant(std::string name, Literal literal) {
+  Value value;
+  value.name = std::move(name);
+  value.type = literal.type;
+  value.dims = Dims(literal.dims.begin(), literal.dims.end());
+  value.symbols = symbols_of(literal);
+  value.constant = std::move(literal);
+  return append(std::move(value));
+}
+
+ValueId Graph::symbolic(std::string name, std::vector<int64_t> dims, std::vector<Expression> elements) {
+  for (Expression& element : elements) element = current(std::move(element));
+  if (auto literal = constant_of(dims, elements)) return constant(std::move(name), std::move(*literal));
+  std::vector<ValueId> parts;
+  for (const Expression& element : elements)
+    parts.push_back(add_value(Reshape{{1}}, {add_value(Size{element}, {}, name)}, name));
+  return add_value(Reshape{Dims(dims.begin(), dims.end())}, {add_value(Concat{0}, std::move(parts), name)},
+                   std::move(name));
+}
+
+// --- Nodes -----------------------------------------------------------------------------------------------------------
+
+std::optional<ValueId> Graph::simplified(const Node& node, const std::vector<Inferred>& outputs) {
+  if (outputs.size() != 1) return std::nullopt;
+  const Inferred& output = outputs[0];
+  if (!node.inputs.empty() && changes_nothing(node, value(node.inputs[0]), output.dims)) return node.inputs[0];
+
+  std::vector<const Literal*> operands;
+  int64_t largest_operand = 0;
+  bool foldable = true;
+  for (const ValueId id : node.inputs) {
+    operands.push_back(nullptr);
+    if (id == no_value) continue;
+    foldable = foldable && value(id).constant;
+    if (!foldable) break;
+    operands.back() = &*value(id).constant;
+    largest_operand = std::max(largest_operand, operands.back()->count());
+  }
+  const auto dims = constant_dims(output.dims);
+  foldable = foldable && dims && !std::holds_alternative<Attention>(node.operation) &&
+             !std::holds_alternative<Recurrent>(node.operation);
+  if (foldable) {
+    const int64_t count = product(*dims);
+    if (count <= largest_fold && !(only_repeats(node.operation) && count > std::max(largest_operand, largest_repeat)))
+      return constant(node.name, evaluate(node, operands, {})[0]);
+  }
+  return std::nullopt;
+}
+
+// Shape arithmetic that came to constants, or to one size.
+std::optional<ValueId> Graph::from_symbols(const Node& node, const Inferred& output,
+                                           const std::vector<Expression>& symbols) {
+  const std::vector<int64_t> dims = *constant_dims(output.dims);
+  if (output.type == Type::boolean) {
+    std::vector<uint8_t> booleans;
+    for (const Expression& symbol : symbols) booleans.push_back(symbol.is_constant(1));
+    return constant(node.name, Literal::of_booleans(dims, std::move(booleans)));
+  }
+  if (auto literal = constant_of(dims, symbols)) return constant(node.name, std::move(*literal));
+  const bool restated = std::holds_alternative<Reshape>(node.operation);
+  if (symbols.size() != 1 || restated) return std::nullopt;
+  return add_value(Reshape{output.dims}, {add_value(Size{symbols[0]}, {}, node.name)}, node.name);
+}
+
+NodeId Graph::add(Operation operation, std::vector<ValueId> inputs, std::string name,
+                  std::vector<std::string> absorbed) {
+  for_each_expression(operation, [&](Expression& e) { e = current(std::move(e)); });
+  if (absorbed.empty() && !name.empty()) absorbed.push_back(name);
+  // The node stands in the graph while its shapes are inferred: a dimension that takes another's place then does so in
+  // it too.
+  nodes_.push_back({std::move(operation), std::move(name), std::move(absorbed), std::move(inputs), {}, {}, false});
+  const auto id = static_cast<NodeId>(nodes_.size()) - 1;
+  std::vector<Inferred> outputs;
+  std::optional<ValueId> result;
+  std::optional<std::vector<Expression>> symbols;
+  try {
+    outputs = infer(*this, nodes_.back());
+    for (Inferred& output : outputs)
+      for (Expression& dim : output.dims) dim = current(std::move(dim));
+    if (auto* expand = std::get_if<Expand>(&nodes_.back().operation)) expand->dims = outputs[0].dims;
+    const Node copy = nodes_.back();  // simplified() may add nodes
+    result = simplified(copy, outputs);
+    if (!result && outputs.size() == 1) symbols = infer_symbols(*this, copy, outputs[0]);
+    if (symbols && !std::holds_alternative<Size>(copy.operation)) result = from_symbols(copy, outputs[0], *symbols);
+  } catch (...) {
+    nodes_.resize(static_cast<size_t>(id));
+    throw;
+  }
+  Node& node = nodes_[static_cast<size_t>(id)];
+  if (result) {
+    node.dead = true;
+    node.outputs = {*result};
+    return id;
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    Value value;
+    value.name = outputs.size() == 1 ? node.name : fmt::format("{}/{}", node.name, i);
+    value.type = outputs[i].type;
+    value.dims = std::move(outputs[i].dims);
+    value.producer = id;
+    value.symbols = symbols;
+    node.outputs.push_back(append(std::move(value)));
+  }
+  return id;
+}
+
+ValueId Graph::add_value(Operation operation, std::vector<ValueId> inputs, std::string name,
+                         std::vector<std::string> absorbed) {
+  return node(add(std::move(operation), std::move(inputs), std::move(name), std::move(absorbed))).outputs[0];
+}
+
+void Graph::replace(ValueId old_value, ValueId new_value) {
+  for (Node& node : nodes_) std::replace(node.inputs.begin(), node.inputs.end(), old_value, new_value);
+  for (Border& border : outputs)
+    if (border.value == old_value) border.value = new_value;
+}
+
+std::vector<NodeId> Graph::order() {
+  enum class State : uint8_t { unseen, open, done };
+  std::vector<State> states(nodes_.size(), State::unseen);
+  std::vector<NodeId> sorted;
+  struct Visit {
+    NodeId id;
+    size_t next;
+  };
+  for (const Border& border : outputs) {
+    std::vector<Visit> stack;
+    const auto enter = [&](ValueId value_id) {
+      if (value_id == no_value) return;
+      const NodeId id = value(value_id).producer;
+      if (id < 0 || states[static_cast<size_t>(id)] == State::done) return;
+      if (states[static_cast<size_t>(id)] == State::open)
+        throw Error(Fault::model, fmt::format("the node '{}' depends on its own result", node(id).name));
+      states[static_cast<size_t>(id)] = State::open;
+      stack.push_back({id, 0});
+    };
+    enter(border.value);
+    while (!stack.empty()) {
+      auto& [id, next] = stack.back();
+      const Node& current_node = node(id);
+      if (next < current_node.inputs.size()) {
+        enter(current_node.inputs[next++]);
+      } else {
+        states[static_cast<size_t>(id)] = State::done;
+        sorted.push_back(id);
+        stack.pop_back();
+      }
+    }
+  }
+  for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i].dead = states[i] != State::done;
+  return sorted;
+}
+
+std::vector<NodeId> Graph::readers(ValueId id) const {
+  std::vector<NodeId> all;
+  for (size_t i = 0; i < nodes_.size(); ++i)
+    if (!nodes_[i].dead && std::find(nodes_[i].inputs.begin(), nodes_[i].inputs.end(), id) != nodes_[i].inputs.end())
+      all.push_back(static_cast<NodeId>(i));
+  for (const Border& border : outputs)
+    if (border.value == id) all.push_back(-1);
+  return all;
+}
+
+// --- Dimensions ------------------------------------------------------------------------------------------------------
+
+Expression Graph::current(Expression expression) const {
+  for (const auto& [name, value] : substitutions_) expression = expression.substitute(name, value);
+  return expression;
+}
+
+void Graph::substitute(const std::string& name, const Expression& value) {
+  substitutions_.emplace_back(name, value);
+  dimensions.erase(name);
+  const auto renew = [&](Expression& e) { e = e.substitute(name, value); };
+  for (Value& each : values_) {
+    std::for_each(each.dims.begin(), each.dims.end(), renew);
+    if (!each.symbols || each.constant) continue;
+    std::for_each(each.symbols->begin(), each.symbols->end(), renew);
+    each.constant = constant_of(*constant_dims(each.dims), *each.symbols);
+  }
+  for (Node& each : nodes_) for_each_expression(each.operation, renew);
+  std::vector<Constraint> kept;
+  for (Constraint& constraint : constraints) {
+    renew(constraint.left);
+    renew(constraint.right);
+    const auto left = constraint.left.constant(), right = constraint.right.constant();
+    const bool equal = constraint.relation == Constraint::Relation::equal;
+    if (left && right && (equal ? *left != *right : *left > *right))
+      throw Error(Fault::model,
+                  fmt::format("the sizes cannot be chosen so that {} {} {}", *left, equal ? "=" : "<=", *right));
+    if (!(constraint.left == constraint.right) && !(left && right)) kept.push_back(std::move(constraint));
+  }
+  constraints = std::move(kept);
+}
+
+void Graph::unify(const Expression& first, const Expression& second, const std::string& where) {
+  const Expression a = current(first), b = current(second);
+  if (a == b) return;
+  const auto disagree = [&] {
+    return Error(Fault::model, fmt::format("{}: the sizes {} and {} differ", where, a.text(), b.text()));
+  };
+  const auto possible = (a - b).range(dimensions);
+  if (possible.lower > 0 || possible.upper < 0) throw disagree();
+
+  // A dimension that is nothing but a name takes the other's place: a number or a longer expression stays, of two names
+  // the first.
+  const auto name_of = [&](const Expression& e) -> std::optional<std::string> {
+    std::vector<std::string> names;
+    e.collect(names);
+    if (names.size() == 1 && e == Expression::dimension(names[0])) return names[0];
+    return std::nullopt;
+  };
+  const auto named_a = name_of(a), named_b = name_of(b);
+  const auto depends = [](const Expression& e, const std::string& name) {
+    std::vector<std::string> names;
+    e.collect(names);
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  const bool take_b = named_b && !depends(a, *named_b), take_a = !take_b && named_a && !depends(b, *named_a);
+  if (!take_a && !take_b) {
+    constraints.push_back({Constraint::Relation::equal, a, b});
+    notes.push_back(fmt::format("{}: {} and {} must be equal", where, a.text(), b.text()));
+    return;
+  }
+  const std::string gone = take_b ? *named_b : *named_a;
+  const Expression& kept = take_b ? a : b;
+  const Dimension old = dimensions.at(gone);
+  const auto kept_name = take_b ? named_a : named_b;
+  if (kept_name) {
+    Dimension& dimension = dimensions.at(*kept_name);
+    dimension.lower = std::max(dimension.lower, old.lower);
+    dimension.upper = std::min(dimension.upper, old.upper);
+    if (dimension.lower > dimension.upper) throw disagree();
+    notes.push_back(fmt::format("{}: '{}' and '{}' are one dimension, '{}'", where, *kept_name, gone, *kept_name));
+  } else {
+    notes.push_back(fmt::format("{}: the dimension '{}' is {}", where, gone, kept.text()));
+  }
+  substitute(gone, kept);
+  if (!kept_name && !kept.constant()) {
+    const auto range = kept.range(dimensions);
+    if (range.upper > old.upper) constraints.push_back({Constraint::Relation::less_equal, kept, old.upper});
+    if (range.lower < old.lower) constraints.push_back({Constraint::Relation::less_equal, old.lower, kept});
+  }
+}
+
+// --- Small helpers ---------------------------------------------------------------------------------------------------
+
+void for_each_expression(Operation& operation, const std::function<void(Expression&)>& visit) {
+  const auto all = [&](std::vector<Expression>& list) { std::for_each(list.begin(), list.end(), visit); };
+  std::visit(Overloaded{[&](Iota& op) { all(op.dims); }, [&](Size& op) { visit(op.value); },
+                        [&](Reshape& op) { all(op.dims); }, [&](Expand& op) { all(op.dims); },
+                        [&](Slice& op) { all(op.starts), all(op.dims); },
+                        [&](Pad& op) { all(op.before), all(op.after); }, [&](Attention& op) { visit(op.offset); },
+                        [&](Elementwise& op) {
+                          all(op.dims);
+                          for (auto& source : op.sources) visit(source.value);
+                        },
+                        [](auto&) {}},
+             operation);
+}
+
+const char* name(const Operation& operation) {
+  static constexpr const char* names[] = {"map",    "iota",      "size",      "reshape",   "transpose",  "slice",
+                                          "expand", "concat",    "pad",       "gather",    "matmul",     "softmax",
+                                          "reduce", "attention", "normalize", "recurrent", "elementwise"};
+  static_assert(std::size(names) == std::variant_size_v<Operation>);
+  if (const auto* map = std::get_if<Map>(&operation)) return info(map->step).name;
+  return names[operation.index()];
+}
+
+std::string text(const Dims& dims) {
+  std::string joined;
+  for (const Expression& dim : dims) joined += (joined.empty() ? "" : ", ") + dim.text();
+  return "[" + joined + "]";
+}
+
+std::string text(const std::vector<int64_t>& dims) {
+  return text(Dims(dims.begin(), dims.end()));
+}
+
+Expression count(const Dims& dims) {
+  Expression count = 1;
+  for (const Expression& dim : dims) count = count * dim;
+  return count;
+}
+
+std::optional<std::vector<int64_t>> constant_dims(const Dims& dims) {
+  std::vector<int64_t> result;
+  for (const Expression& dim : dims) {
+    const auto value = dim.constant();
+    if (!value) return std::nullopt;
+    result.push_back(*value);
+  }
+  return result;
+}
+
+std::vector<int64_t> evaluate_dims(const Dims& dims, const std::map<std::string, int64_t>& dimensions) {
+  std::vector<int64_t> result;
+  for (const Expression& dim : dims) result.push_back(dim.evaluate(dimensions));
+  return result;
+}
+
+const StepInfo& info(Step step) {
+  constexpr Type f = Type::f32, i = Type::i32, b = Type::boolean;
+  static constexpr StepInfo table[] = {
+#define HEED_STEP(name, operands, from, to) {#name, operands, from, to},
+#include "kernels/elementwise/steps.inc"
+#undef HEED_STEP
+  };
+  return table[static_cast<size_t>(step)];
+}
+
+Type operand_type(Step step, int operand) {
+  const bool select = step == Step::f_select || step == Step::i_select || step == Step::b_select;
+  return select && operand == 0 ? Type::boolean : info(step).from;
+}
+
+}  // namespace heed::tools

@@ -1,0 +1,311 @@
+/// Types and dims of every operation's results: the only place on any machine that infers shapes.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tools/error.h"
+#include "tools/graph/graph.h"
+
+namespace heed::tools {
+namespace {
+
+class Inference {
+ public:
+  Inference(Graph& graph, const Node& node)
+      : graph_(graph), node_(node), where_(fmt::format("node '{}' ({})", node.name, name(node.operation))) {}
+
+  std::vector<Inferred> run() {
+    return std::visit([this](const auto& op) { return infer(op); }, node_.operation);
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& what) const { throw Error(Fault::model, where_ + ": " + what); }
+
+  bool has(size_t i) const { return i < node_.inputs.size() && node_.inputs[i] != no_value; }
+  const Value& input(size_t i) const {
+    if (!has(i)) refuse(fmt::format("operand {} is missing", i));
+    return graph_.value(node_.inputs[i]);
+  }
+  const Value& input(size_t i, Type type) const {
+    const Value& value = input(i);
+    if (value.type != type)
+      refuse(fmt::format("operand {} ('{}') is {}, not {}", i, value.name, type_name(value.type), type_name(type)));
+    return value;
+  }
+  // Dims of an operand of a fixed rank.
+  Dims dims(size_t i, size_t rank) const {
+    const Value& value = input(i);
+    if (value.dims.size() != rank)
+      refuse(fmt::format("operand {} ('{}') has shape {}, not rank {}", i, value.name, text(value.dims), rank));
+    return value.dims;
+  }
+  static const char* type_name(Type type) {
+    return type == Type::f32 ? "float" : type == Type::boolean ? "boolean" : "integer";
+  }
+
+  void equal(const Expression& a, const Expression& b, const Dims& x, const Dims& y) {
+    graph_.unify(a, b, fmt::format("{} on shapes {} and {}", where_, text(x), text(y)));
+  }
+  void equal(const Dims& x, const Dims& y) {
+    if (x.size() != y.size()) refuse(fmt::format("the shapes {} and {} differ in rank", text(x), text(y)));
+    for (size_t i = 0; i < x.size(); ++i) equal(x[i], y[i], x, y);
+  }
+  Dims together(const Dims& a, const Dims& b) { return broadcast(graph_, a, b, where_); }
+
+  size_t axis(int axis, size_t rank) const {
+    if (axis < 0 || static_cast<size_t>(axis) >= rank)
+      refuse(fmt::format("there is no axis {} in rank {}", axis, rank));
+    return static_cast<size_t>(axis);
+  }
+  void takes(size_t least, size_t most) const {
+    if (node_.inputs.size() < least || node_.inputs.size() > most)
+      refuse(fmt::format("has {} operands, not {} to {}", node_.inputs.size(), least, most));
+  }
+
+  std::vector<Inferred> infer(const Map& op) {
+    const StepInfo& step = info(op.step);
+    takes(static_cast<size_t>(step.operands), static_cast<size_t>(step.operands));
+    Dims result;
+    for (size_t i = 0; i < node_.inputs.size(); ++i)
+      result = together(result, input(i, operand_type(op.step, static_cast<int>(i))).dims);
+    return {{step.to, result}};
+  }
+
+  std::vector<Inferred> infer(const Iota& op) {
+    axis(op.axis, op.dims.size());
+    return {{Type::i32, op.dims}};
+  }
+
+  std::vector<Inferred> infer(const Size&) { return {{Type::i32, {}}}; }
+
+  std::vector<Inferred> infer(const Reshape& op) {
+    takes(1, 1);
+    Dims from = input(0).dims, to = op.dims;
+    for (size_t i = 0; i < from.size();) {  // sizes that stand on both sides cancel
+      const auto same = std::find(to.begin(), to.end(), from[i]);
+      if (same == to.end() || from[i].is_constant(0)) {
+        ++i;
+        continue;
+      }
+      to.erase(same);
+      from.erase(from.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+    equal(count(from), count(to), input(0).dims, op.dims);
+    return {{input(0).type, op.dims}};
+  }
+
+  std::vector<Inferred> infer(const Transpose& op) {
+    takes(1, 1);
+    const Dims& x = input(0).dims;
+    std::vector<int> sorted = op.permutation;
+    std::sort(sorted.begin(), sorted.end());
+    bool legal = sorted.size() == x.size();
+    for (size_t i = 0; legal && i < sorted.size(); ++i) legal = sorted[i] == static_cast<int>(i);
+    if (!legal) refuse(fmt::format("the permutation does not fit the shape {}", text(x)));
+    Dims result;
+    for (const int from : op.permutation) result.push_back(x[static_cast<size_t>(from)]);
+    return {{input(0).type, result}};
+  }
+
+  std::vector<Inferred> infer(const Slice& op) {
+    takes(1, 1);
+    const Dims& x = input(0).dims;
+    if (op.starts.size() != x.size() || op.steps.size() != x.size() || op.dims.size() != x.size())
+      refuse(fmt::format("starts, steps and sizes are not of the rank of the shape {}", text(x)));
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (op.steps[i] == 0) refuse(fmt::format("the step of axis {} is 0", i));
+      const Expression last = op.starts[i] + (op.dims[i] - 1) * op.steps[i];
+      const auto never = [&](const Expression& e) { return e.range(graph_.dimensions).upper < 0; };
+      if (!never(op.dims[i] - 1) &&
+          (never(op.starts[i]) || never(last) || never(x[i] - 1 - op.starts[i]) || never(x[i] - 1 - last)))
+        refuse(fmt::format("elements {} to {} of axis {} lie outside of the shape {}", op.starts[i].text(), last.text(),
+                           i, text(x)));
+    }
+    return {{input(0).type, op.dims}};
+  }
+
+  std::vector<Inferred> infer(const Expand& op) {
+    takes(1, 1);
+    return {{input(0).type, together(input(0).dims, op.dims)}};
+  }
+
+  std::vector<Inferred> infer(const Concat& op) {
+    if (node_.inputs.empty()) refuse("has no operands");
+    const Dims first = input(0).dims;
+    const size_t along = axis(op.axis, first.size());
+    Expression sum;
+    for (size_t i = 0; i < node_.inputs.size(); ++i) {
+      Dims same = dims(i, first.size());
+      sum = sum + input(i, input(0).type).dims[along];
+      same[along] = first[along];
+      equal(first, same);
+    }
+    Dims result = input(0).dims;
+    result[along] = sum;
+    return {{input(0).type, result}};
+  }
+
+  std::vector<Inferred> infer(const Pad& op) {
+    takes(1, 1);
+    Dims result = input(0).dims;
+    if (op.before.size() != result.size() || op.after.size() != result.size())
+      refuse(fmt::format("the padding is not of the rank of the shape {}", text(result)));
+    for (size_t i = 0; i < result.size(); ++i) result[i] = result[i] + op.before[i] + op.after[i];
+    return {{input(0).type, result}};
+  }
+
+  std::vector<Inferred> infer(const Gather& op) {
+    takes(2, 2);
+    const Dims &table = input(0).dims, &index = input(1, Type::i32).dims;
+    const auto along = static_cast<std::ptrdiff_t>(axis(op.axis, table.size()));
+    Dims result(table.begin(), table.begin() + along);
+    result.insert(result.end(), index.begin(), index.end());
+    result.insert(result.end(), table.begin() + along + 1, table.end());
+    return {{input(0).type, result}};
+  }
+
+  std::vector<Inferred> infer(const Matmul&) {
+    takes(2, 4);
+    const Dims a = input(0, Type::f32).dims, b = input(1, Type::f32).dims;
+    if (a.size() < 2 || b.size() < 2) refuse(fmt::format("the shapes {} and {} need two axes each", text(a), text(b)));
+    equal(a[a.size() - 1], b[b.size() - 2], a, b);
+    Dims result = broadcast(graph_, Dims(a.begin(), a.end() - 2), Dims(b.begin(), b.end() - 2),
+                            fmt::format("{} on shapes {} and {}", where_, text(a), text(b)));
+    result.push_back(a[a.size() - 2]);
+    result.push_back(b[b.size() - 1]);
+    if (has(2)) equal(input(2, Type::f32).dims, {result.back()});
+    if (has(3)) equal(input(3, Type::f32).dims, result);
+    return {{Type::f32, result}};
+  }
+
+  std::vector<Inferred> infer(const Softmax& op) {
+    takes(1, 1);
+    axis(op.axis, input(0, Type::f32).dims.size());
+    return {{Type::f32, input(0).dims}};
+  }
+
+  std::vector<Inferred> infer(const Reduce& op) {
+    takes(1, 1);
+    const Value& x = input(0);
+    const bool arg = op.kind == Reduction::arg_max || op.kind == Reduction::arg_min;
+    const bool also_integer = op.kind == Reduction::sum || op.kind == Reduction::product || op.kind == Reduction::max ||
+                              op.kind == Reduction::min;
+    if (x.type == Type::boolean || (x.type == Type::i32 && !also_integer))
+      refuse(fmt::format("does not take the {} operand '{}'", type_name(x.type), x.name));
+    if (arg && op.axes.size() != 1) refuse("takes one axis");
+    Dims result;
+    size_t next = 0;
+    for (size_t i = 0; i < x.dims.size(); ++i) {
+      const bool reduced = next < op.axes.size() && op.axes[next] == static_cast<int>(i);
+      if (reduced) ++next;
+      if (!reduced)
+        result.push_back(x.dims[i]);
+      else if (op.keep)
+        result.push_back(1);
+    }
+    if (next != op.axes.size()) refuse(fmt::format("its axes do not fit the shape {}", text(x.dims)));
+    return {{arg ? Type::i32 : x.type, result}};
+  }
+
+  std::vector<Inferred> infer(const Attention&) {
+    takes(3, 7);
+    const Dims q = dims(0, 4), k = dims(1, 4), v = dims(2, 4);
+    for (size_t i = 0; i < 3; ++i) input(i, Type::f32);
+    equal(q[0], k[0], q, k);
+    equal(k[0], v[0], k, v);
+    equal(k[1], v[1], k, v);
+    equal(q[3], k[3], q, k);
+    equal(k[2], v[2], k, v);
+    const auto heads = q[1].constant(), shared = k[1].constant();
+    if (!heads || !shared ? !(q[1] == k[1]) : *shared == 0 || *heads % *shared != 0)
+      refuse(
+          fmt::format("{} heads of {} do not divide the {} heads of {}", k[1].text(), text(k), q[1].text(), text(q)));
+    const auto fits = [&](size_t i, const Dims& full) {
+      const Dims own = dims(i, full.size());
+      for (size_t axis = 0; axis < full.size(); ++axis)
+        if (!own[axis].is_constant(1)) equal(own[axis], full[axis], own, full);
+    };
+    if (has(3)) fits(3, {q[0], q[1], q[2], k[2]});
+    if (has(3) && input(3).type == Type::i32) input(3, Type::f32);
+    if (has(4)) fits(4, {q[0], input(4, Type::boolean).dims.empty() ? Expression(1) : k[2]});
+    if (has(5)) equal(input(5, Type::f32).dims, {q[1]});
+    if (has(6)) equal(input(6, Type::f32).dims, {q[1], q[2] + k[2] - 1});
+    return {{Type::f32, {q[0], q[1], q[2], v[3]}}};
+  }
+
+  std::vector<Inferred> infer(const Normalize&) {
+    takes(1, 3);
+    const Dims x = input(0, Type::f32).dims;
+    if (x.empty()) refuse("has no axis to normalise");
+    for (size_t i = 1; i < 3; ++i)
+      if (has(i)) equal(input(i, Type::f32).dims, {x.back()});
+    return {{Type::f32, x}};
+  }
+
+  std::vector<Inferred> infer(const Recurrent& op) {
+    takes(3, 6);
+    const Expression gates = op.cell == Cell::lstm ? 4 : op.cell == Cell::gru ? 3 : 1;
+    const Expression directions = op.direction == Direction::both ? 2 : 1, hidden = op.hidden;
+    for (size_t i = 0; i < node_.inputs.size(); ++i)
+      if (has(i)) input(i, Type::f32);
+    const Dims x = dims(0, 3);
+    equal(dims(1, 3), {directions, gates * hidden, x[2]});
+    equal(dims(2, 3), {directions, gates * hidden, hidden});
+    if (has(3)) equal(dims(3, 2), {directions, 2 * gates * hidden});
+    const Dims state = {directions, x[1], hidden};
+    for (size_t i = 4; i < 6; ++i)
+      if (has(i)) equal(dims(i, 3), state);
+    std::vector<Inferred> results = {{Type::f32, {x[0], directions, x[1], hidden}}, {Type::f32, state}};
+    if (op.cell == Cell::lstm) results.push_back({Type::f32, state});
+    return results;
+  }
+
+  std::vector<Inferred> infer(const Elementwise& op) {
+    size_t tensors = 0;
+    std::vector<Type> sources;
+    for (const auto& source : op.sources) {
+      if (source.kind == SourceKind::tensor) {
+        const Dims result = together(input(tensors).dims, op.dims);
+        if (result != op.dims)
+          refuse(fmt::format("the operand {} does not fit {}", text(input(tensors).dims), text(op.dims)));
+        sources.push_back(input(tensors++).type);
+      } else {
+        sources.push_back(Type::i32);
+      }
+    }
+    takes(tensors, tensors);
+    std::vector<Type> registers(elementwise_registers, Type::f32);
+    for (const Instruction& instruction : op.instructions) registers[instruction.result] = info(instruction.step).to;
+    std::vector<Inferred> results;
+    for (const uint8_t result : op.results)
+      results.push_back({result < operand::inputs ? registers[result] : sources.at(result - operand::inputs), op.dims});
+    return results;
+  }
+
+  Graph& graph_;
+  const Node& node_;
+  const std::string where_;
+};
+
+}  // namespace
+
+Dims broadcast(Graph& graph, const Dims& a, const Dims& b, const std::string& where) {
+  const Dims &longer = a.size() >= b.size() ? a : b, &shorter = a.size() >= b.size() ? b : a;
+  Dims result = longer;
+  const size_t ahead = longer.size() - shorter.size();
+  for (size_t i = 0; i < shorter.size(); ++i) {
+    Expression& size = result[ahead + i];
+    if (size.is_constant(1))
+      size = shorter[i];
+    else if (!shorter[i].is_constant(1))
+      graph.unify(size, shorter[i], fmt::format("{} on shapes {} and {}", where, text(a), text(b)));
+  }
+  for (Expression& size : result) size = graph.current(std::move(size));
+  return result;
+}
+
+std::vector<Inferred> infer(Graph& graph, const Node& node) {
+  return Inference(graph, node).run();
+}
+
+}  // namespace heed::tools
