@@ -1,0 +1,68 @@
+#pragma once
+/// Helps an operator's contract to say what is wrong: the first violation stands, later findings are dropped.
+#include "kernels/operator.h"
+
+namespace heed {
+
+class Check {
+ public:
+  explicit Check(const Contract& contract) : contract_(contract) {}
+
+  /// The operand must be given, of this type and, unless `rank` is negative, of this rank. False where anything was
+  /// found so far: what follows may not look at shapes then.
+  bool operand(int i, int rank, Type type = Type::f32) {
+    const Shape* shape = at(i);
+    if (violation_) return false;
+    if (shape == nullptr) return fail("an operand is missing", i, 0, 1);
+    if (shape->type != type) {
+      return fail("wrong element type", i, static_cast<int>(shape->type), static_cast<int>(type));
+    }
+    if (rank >= 0 && shape->rank != rank) return fail("wrong rank", i, shape->rank, rank);
+    return true;
+  }
+
+  /// The same where the operand is given.
+  bool optional(int i, int rank, Type type = Type::f32) {
+    return at(i) == nullptr ? !violation_ : operand(i, rank, type);
+  }
+
+  /// Dimension `axis` (from the end where negative) of the operand must be `expected`. An absent operand passes.
+  bool dim(int i, int axis, int64_t expected, const char* what) {
+    const Shape* shape = at(i);
+    if (violation_) return false;
+    if (shape == nullptr) return true;
+    return equal(shape->dims[axis < 0 ? shape->rank + axis : axis], expected, i, what);
+  }
+
+  /// The elements along the last axis must lie side by side. An absent operand passes.
+  bool last_stride(int i) {
+    const Shape* shape = at(i);
+    if (violation_) return false;
+    if (shape == nullptr || shape->rank == 0 || shape->dims[shape->rank - 1] <= 1) return true;
+    return equal(shape->strides[shape->rank - 1], 1, i, "the last axis has gaps");
+  }
+
+  bool equal(int64_t found, int64_t expected, int operand, const char* what) {
+    return holds(found == expected, what, operand, found, expected);
+  }
+  bool holds(bool condition, const char* what, int operand, int64_t found, int64_t expected) {
+    if (violation_) return false;
+    return condition || fail(what, operand, found, expected);
+  }
+
+  const Violation& violation() const { return violation_; }
+
+ private:
+  const Shape* at(int i) const {
+    return i >= output_operand ? contract_.output(i - output_operand) : contract_.input(i);
+  }
+  bool fail(const char* what, int operand, int64_t found, int64_t expected) {
+    violation_ = {what, operand, found, expected};
+    return false;
+  }
+
+  const Contract& contract_;
+  Violation violation_;
+};
+
+}  // namespace heed
