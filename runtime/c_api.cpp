@@ -1,9 +1,11 @@
+#include <cstring>
 #include <new>
 #include <type_traits>
 
 #include "heed/heed.h"
 #include "heed/model.h"
 #include "heed/session.h"
+#include "heed/sha256.h"
 
 namespace {
 
@@ -158,6 +160,11 @@ heed_status heed_session_run(heed_session* session) {
 
 void heed_session_reset(heed_session* session) {
   of(session).reset();
+}
+
+void heed_sha256(const void* bytes, size_t size, char hex[65]) {
+  const auto digest = heed::sha256({static_cast<const std::byte*>(bytes), size}).hex();
+  std::memcpy(hex, digest.text, sizeof digest.text);
 }
 
 }  // extern "C"

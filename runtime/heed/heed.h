@@ -164,6 +164,9 @@ heed_status heed_session_run(heed_session* session);
 /* The state's first values again. */
 void heed_session_reset(heed_session* session);
 
+/* SHA-256 of `size` bytes as 64 lower-case hexadecimal digits and a final zero: the hash that `heed run` prints. */
+void heed_sha256(const void* bytes, size_t size, char hex[65]);
+
 #ifdef __cplusplus
 }
 #endif
