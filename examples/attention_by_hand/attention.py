@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Scaled dot-product attention, softmax(Q K^T / sqrt(d)) V, one step at a time: 5 queries look at 4 keys.
 
-attention.py         prints each step for the numbers in attention_by_hand.npz
-attention.py --make  draws those numbers anew and writes the two ONNX files (needs onnx)
+attention.py         prints each step for the numbers in attention_by_hand.npz, in double precision
+attention.py --make  first writes those numbers, the steps as expected.npz, and the two ONNX files (needs onnx)
 """
 
 import sys
@@ -16,14 +16,14 @@ QUERIES, KEYS, SIZE = 5, 4, 8
 
 def attention(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> dict[str, np.ndarray]:
     similarity = query @ key.T  # [queries, keys]: how alike is each query to each key
-    scaled = similarity / np.sqrt(query.shape[1])  # or longer vectors would make softmax harder
+    scaled = similarity / np.sqrt(query.shape[1])  # else the longer the vectors, the nearer softmax is to a mere maximum
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))  # the largest is taken off so that exp cannot overflow
     weights /= weights.sum(axis=1, keepdims=True)  # each row adds up to 1
     return {"similarity": similarity, "scaled": scaled, "weights": weights, "output": weights @ value}
 
 
 def make() -> None:
-    """Steps of a quarter in [-2, 2], exact in every format, so that similarity can be checked with a pencil."""
+    """Multiples of a quarter in [-2, 2]: similarity is exact in float, and can be checked with a pencil."""
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     random = np.random.default_rng(0)
@@ -33,6 +33,8 @@ def make() -> None:
         **{name: (random.integers(-8, 9, shape) / 4).astype(np.float32) for name, shape in shapes.items()},
     )
 
+    shapes |= {name: (QUERIES, KEYS) for name in ("similarity", "scaled", "weights")} | {"output": (QUERIES, SIZE)}
+    root = numpy_helper.from_array(np.array(np.sqrt(SIZE), np.float32), "root")
     nodes = [
         helper.make_node("Transpose", ["key"], ["key_transposed"], "transpose", perm=[1, 0]),
         helper.make_node("MatMul", ["query", "key_transposed"], ["similarity"], "similarity"),
@@ -40,26 +42,31 @@ def make() -> None:
         helper.make_node("Softmax", ["scaled"], ["weights"], "softmax", axis=-1),
         helper.make_node("MatMul", ["weights", "value"], ["output"], "weighted_sum"),
     ]
-    shapes |= {name: (QUERIES, KEYS) for name in ("similarity", "scaled", "weights")} | {"output": (QUERIES, SIZE)}
-    root = numpy_helper.from_array(np.array(np.sqrt(SIZE), np.float32), "root")
-    for file, outputs in {
-        "attention_by_hand.onnx": ["output"],
-        "attention_by_hand_steps.onnx": ["similarity", "scaled", "weights", "output"],
-    }.items():
-        inputs, outputs = (
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in names]
-            for names in (["query", "key", "value"], outputs)
-        )
-        graph = helper.make_graph(nodes, "attention_by_hand", inputs, outputs, [root])
+
+    def write(file: str, outputs: list[str]) -> None:
+        def describe(names: list[str]) -> list:
+            return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in names]
+
+        graph = helper.make_graph(nodes, file, describe(["query", "key", "value"]), describe(outputs), [root])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         checker.check_model(model, full_check=True)
-        save(model, HERE / file)
+        save(model, HERE / f"{file}.onnx")
+
+    write("attention_by_hand", ["output"])
+    write("attention_by_hand_steps", ["similarity", "scaled", "weights", "output"])
 
 
-if __name__ == "__main__":
+def main() -> None:
     if sys.argv[1:] == ["--make"]:
         make()
     with np.load(HERE / "attention_by_hand.npz") as inputs:
         steps = attention(**{name: inputs[name].astype(np.float64) for name in ("query", "key", "value")})
+    if sys.argv[1:] == ["--make"]:
+        np.savez(HERE / "expected.npz", **steps)
     for name, step in steps.items():
-        print(f"{name} {list(step.shape)}\n" + "\n".join(" ".join(f"{x:9.5f}" for x in row) for row in step) + "\n")
+        print(f"{name} {list(step.shape)}")
+        print("\n".join("".join(f"{x:10.5f}" for x in row) for row in step) + "\n")
+
+
+if __name__ == "__main__":
+    main()

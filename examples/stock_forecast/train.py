@@ -15,9 +15,11 @@ leaks, every year looks alike to the network, and whoever runs the model has no 
 import argparse
 import copy
 import csv
+import logging
 import math
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,11 @@ LARGEST_BATCH = 64
 CENT = 0.01  # the least span of a window: a flat one must not divide by zero
 
 
+def low_and_span(window: Tensor) -> tuple[Tensor, Tensor]:  # [batch, days] -> 2 x [batch, 1]
+    low = window.amin(dim=1, keepdim=True)
+    return low, (window.amax(dim=1, keepdim=True) - low).clamp(min=CENT)
+
+
 class ScaledByWindow(nn.Module):
     """Scales each window to [0, 1] by its own minimum and maximum, and the forecast back: dollars in, dollars out."""
 
@@ -40,8 +47,7 @@ class ScaledByWindow(nn.Module):
         self.network = network
 
     def forward(self, window: Tensor) -> Tensor:  # [batch, days] -> [batch, 1]
-        low = window.amin(dim=1, keepdim=True)
-        span = (window.amax(dim=1, keepdim=True) - low).clamp(min=CENT)
+        low, span = low_and_span(window)
         scaled = (window - low) / span
         return low + span * self.network(scaled.unsqueeze(-1))
 
@@ -158,7 +164,7 @@ def train(name: str, window: Tensor, price: Tensor, epochs: int, seed: int) -> n
         if loss < best_loss:
             best, best_loss = copy.deepcopy(model.state_dict()), loss
         if sys.stderr.isatty():
-            print(f"\r{name}: epoch {epoch} of {epochs}, loss {loss:.4f}, best {best_loss:.4f}", end="", file=sys.stderr)
+            print(f"\r{name}: epoch {epoch} of {epochs}, best loss {best_loss:.4f}", end="", file=sys.stderr)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(f"{name}: {epochs} epochs in {time.monotonic() - start:.0f} s, validation loss {best_loss:.4f}")
@@ -167,12 +173,10 @@ def train(name: str, window: Tensor, price: Tensor, epochs: int, seed: int) -> n
 
 
 def fit_line(window: Tensor, price: Tensor) -> nn.Module:
-    """Least squares on the five scaled prices: what a model without attention, or any depth, makes of the same input."""
-    low, high = window.amin(1, keepdim=True), window.amax(1, keepdim=True)
-    span = (high - low).clamp(min=CENT)
-    ones = torch.ones_like(low)
-    solution = torch.linalg.lstsq(torch.cat([(window - low) / span, ones], 1).double(), ((price - low) / span).double())
-    *weights, bias = solution.solution.flatten().tolist()
+    """Least squares on the five scaled prices: what six numbers make of the same input."""
+    low, span = low_and_span(window)
+    scaled = torch.cat([(window - low) / span, torch.ones_like(low)], dim=1)
+    *weights, bias = torch.linalg.lstsq(scaled.double(), ((price - low) / span).double()).solution.flatten().tolist()
     print("linear fit: weights " + " ".join(f"{w:.6f}" for w in weights) + f", bias {bias:.6f}")
     line = nn.Sequential(nn.Flatten(), nn.Linear(DAYS, 1))
     line[1].weight.data, line[1].bias.data = torch.tensor([weights]), torch.tensor([bias])
@@ -182,10 +186,12 @@ def fit_line(window: Tensor, price: Tensor) -> nn.Module:
 def export(model: nn.Module, window: Tensor, path: Path) -> None:
     """Writes the model for batches of 1 to 64, and checks the file with onnxruntime."""
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    program = torch.onnx.export(
-        model, (window[:2],), dynamo=True, dynamic_shapes={"window": {0: batch}},
-        input_names=["window"], output_names=["forecast"], verbose=False,
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
+    with warnings.catch_warnings(action="ignore"):  # PyTorch's exporter uses what PyTorch deprecates
+        program = torch.onnx.export(
+            model, (window[:2],), dynamo=True, dynamic_shapes={"window": {0: batch}},
+            input_names=["window"], output_names=["forecast"], verbose=False,
+        )  # fmt: skip
     for node in program.model.graph.all_nodes():  # stack traces hold the paths of this machine
         node.metadata_props.clear()
     program.save(path, external_data=False)
@@ -212,7 +218,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # the same sums in the same order on every machine, and no slower at this size
+    torch.set_num_threads(1)  # the same sums in the same order on every run, and no slower at this size
     torch.use_deterministic_algorithms(True)
 
     window, price = read_windows(arguments.data)
