@@ -1,2 +1,3 @@
-#include "kernels/roof/loop.h"
 #include "kernels/scalar.h"
+
+#include "kernels/roof/loop.h"

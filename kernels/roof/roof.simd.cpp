@@ -1,2 +1,3 @@
-#include "kernels/roof/loop.h"
 #include "kernels/simd.h"
+
+#include "kernels/roof/loop.h"
