@@ -460,11 +460,11 @@ Expression Expression::divide(const Expression& a, const Expression& b) {
   auto [quotient, remainder] = long_division(a, b);
   if (remainder.terms_.empty()) return quotient;
   if (b.constant() && remainder.constant()) return quotient;  // 0 <= remainder < b
-  Expression top = remainder, bottom = b;
+  const Expression &top = remainder, &bottom = b;
   const Factors common = common_factors(top, bottom);
   const Expression shared = Expression::of(common, content(bottom, content(top)));
-  top = long_division(top, shared).quotient;
-  bottom = long_division(bottom, shared).quotient;
+  if (!shared.is_constant(1))
+    return quotient + divide(long_division(top, shared).quotient, long_division(bottom, shared).quotient);
   const Atom* nested = sole_atom(top);  // (x // 2) // 3 is x // 6
   if (nested != nullptr && nested->kind == Atom::Kind::divide && bottom.constant() && nested->b.constant() &&
       *nested->b.constant() > 0)

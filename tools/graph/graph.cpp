@@ -127,16 +127,6 @@ ValueId Graph::constant(std::string name, Literal literal) {
   return append(std::move(value));
 }
 
-ValueId Graph::symbolic(std::string name, std::vector<int64_t> dims, std::vector<Expression> elements) {
-  for (Expression& element : elements) element = current(std::move(element));
-  if (auto literal = constant_of(dims, elements)) return constant(std::move(name), std::move(*literal));
-  std::vector<ValueId> parts;
-  for (const Expression& element : elements)
-    parts.push_back(add_value(Reshape{{1}}, {add_value(Size{element}, {}, name)}, name));
-  return add_value(Reshape{Dims(dims.begin(), dims.end())}, {add_value(Concat{0}, std::move(parts), name)},
-                   std::move(name));
-}
-
 // --- Nodes -----------------------------------------------------------------------------------------------------------
 
 std::optional<ValueId> Graph::simplified(const Node& node, const std::vector<Inferred>& outputs) {

@@ -199,8 +199,6 @@ class Graph {
 
   ValueId input(std::string name, Type type, Dims dims);
   ValueId constant(std::string name, Literal literal);
-  /// An integer tensor with these elements, as ONNX's Shape gives them: a constant, or made of Size nodes.
-  ValueId symbolic(std::string name, std::vector<int64_t> dims, std::vector<Expression> elements);
 
   /// Adds a node: infers types and dims of its outputs (graph/infer.cpp), evaluates it at once where every operand is
   /// constant, and tracks the elements of small integer tensors as expressions. Where that, or an operation that
