@@ -1,0 +1,213 @@
+/// The program `heed`: its command line, and the one place that prints errors.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "tools/cli/terminal.h"
+#include "tools/cli/verbs.h"
+#include "tools/error.h"
+
+namespace heed::tools {
+namespace {
+
+int fail(Fault fault, const std::vector<std::string>& problems) {
+  for (const std::string& problem : problems) fmt::print(stderr, "heed: {}\n", printable(problem));
+  return static_cast<int>(fault);
+}
+
+/// Options that later versions honour; whoever gives one is told so.
+struct Later {
+  std::string quantize = "none", range, qdq, budget, calibrate, selftest, report, input, output;
+  std::vector<std::string> keep_float, state, set, limit;
+  std::string model, onnx;
+  bool sequence = false, json = false;
+};
+
+void refuse_later(const CLI::App& verb) {
+  static const std::map<std::string, std::string> reasons = {
+      {"--keep-float", "this version converts everything in float, so there is nothing to keep"},
+      {"--error-budget", "this version converts in float and loses nothing to int8"},
+      {"--calibrate", "this version converts in float and needs no calibration data"},
+      {"--range", "this version converts in float and needs no calibration data"},
+      {"--qdq", "this version takes no quantised models"},
+      {"--state", "this version runs models without state; inputs and outputs are the caller's"},
+      {"--set", "this version cannot make an input a constant; the model has to be exported with it"},
+      {"--limit", "this version bounds each dimension by itself: --dim NAME=LO..HI"},
+      {"--selftest", "this version stores no test data in the file; `heed run` prints the hash to compare"},
+      {"--report", "this version prints the report on standard output"},
+      {"--sequence", "this version runs models without state, so samples do not depend on each other"},
+  };
+  std::vector<std::string> problems;
+  for (const CLI::Option* option : verb.get_options()) {
+    if (option->count() == 0) continue;
+    if (const auto reason = reasons.find(option->get_name()); reason != reasons.end())
+      problems.push_back(fmt::format("{} is for a later version: {}", reason->first, reason->second));
+    else if (option->get_name() == "--quantize" && option->as<std::string>() != "none")
+      problems.push_back(
+          fmt::format("--quantize {} is for a later version: this one converts in float (--quantize none)",
+                      option->as<std::string>()));
+  }
+  if (!problems.empty()) throw Error(Fault::command_line, problems);
+}
+
+/// Checks the name and the machine.
+CLI::Option* add_isa(CLI::App* verb, Isa& isa) {
+  return verb
+      ->add_option_function<std::string>(
+          "--isa",
+          [&isa](const std::string& text) {
+            std::string names;
+            for (int i = 0; i < isa_count; ++i) {
+              const auto candidate = static_cast<Isa>(i);
+              if (text == name(candidate) && available(candidate)) {
+                isa = candidate;
+                return;
+              }
+              if (text == name(candidate))
+                throw Error(Fault::command_line,
+                            fmt::format("--isa {}: this machine or this build lacks it; the best here is {}", text,
+                                        name(best_isa())));
+              names += (i > 0 ? ", " : "") + std::string(name(candidate));
+            }
+            throw Error(Fault::command_line,
+                        fmt::format("--isa {}: there is no such instruction set; known are {}", text, names));
+          },
+          "the highest instruction set that may be used")
+      ->type_name("NAME");
+}
+
+void add_threads(CLI::App* verb, uint32_t& threads) {
+  verb->add_option("--threads", threads, "threads, the caller's included")->type_name("N")->check(CLI::Range(1, 256));
+}
+
+int main(int argc, char** argv) {
+  CLI::App app("heed: attention models on edge CPUs", "heed");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "heed " HEED_VERSION);
+  app.failure_message(CLI::FailureMessage::simple);
+  Later later;
+
+  ConvertCommand convert_command;
+  CLI::App* verb = app.add_subcommand("convert", "make a .heed file of an ONNX file");
+  verb->add_option("model", convert_command.onnx, "the ONNX file")->required()->type_name("model.onnx");
+  verb->add_option("-o,--output", convert_command.output, "where to (default: beside the ONNX file)")
+      ->type_name("model.heed");
+  verb->add_option("--dim", convert_command.dims,
+                   "a dimension's range or value: NAME=LO..HI, NAME=N, INPUT:AXIS=LO..HI")
+      ->type_name("NAME=LO..HI")
+      ->allow_extra_args(false);
+  verb->add_option("--quantize", later.quantize, "none (float)")
+      ->check(CLI::IsMember({"none", "int8", "int8-static"}))
+      ->type_name("PROFILE");
+  const auto list = [&](const char* option, std::vector<std::string>& values) {
+    verb->add_option(option, values, "a later version's")->allow_extra_args(false)->group("");
+  };
+  const auto text = [&](const char* option, std::string& value) {
+    verb->add_option(option, value, "a later version's")->group("");
+  };
+  list("--keep-float", later.keep_float);
+  list("--state", later.state);
+  list("--set", later.set);
+  list("--limit", later.limit);
+  text("--error-budget", later.budget);
+  text("--calibrate", later.calibrate);
+  text("--range", later.range);
+  text("--qdq", later.qdq);
+  text("--selftest", later.selftest);
+  text("--report", later.report);
+  verb->callback([&, verb] {
+    refuse_later(*verb);
+    convert(convert_command);
+  });
+
+  InspectCommand inspect_command;
+  verb = app.add_subcommand("inspect", "show what a .heed file holds: memory, operators, fusions, the memory plan");
+  verb->add_option("model", inspect_command.model)->required()->type_name("model.heed");
+  verb->add_flag("--json", inspect_command.json, "for programs");
+  verb->add_flag("--tensors", inspect_command.tensors, "every tensor, too");
+  verb->callback([&] { inspect(inspect_command); });
+
+  RunCommand run_command;
+  verb = app.add_subcommand("run", "run a model on arrays and print the hash of its outputs");
+  verb->add_option("model", run_command.model)->required()->type_name("model.heed");
+  verb->add_option("--input", run_command.inputs, "arrays by input name: data.npz, or NAME=FILE.npy for one")
+      ->required()
+      ->type_name("data.npz")
+      ->allow_extra_args(false);
+  verb->add_option("--output", run_command.output, "where the outputs go (default: their first values are printed)")
+      ->type_name("out.npz");
+  add_isa(verb, run_command.options.isa);
+  add_threads(verb, run_command.options.threads);
+  verb->add_flag("--sequence", later.sequence, "a later version's")->group("");
+  verb->callback([&, verb] {
+    refuse_later(*verb);
+    run(run_command);
+  });
+
+  BenchCommand bench_command;
+  verb = app.add_subcommand("bench", "time a model, operator by operator, against this machine's roof");
+  verb->add_option("model", bench_command.model)->required()->type_name("model.heed");
+  verb->add_option("--dim", bench_command.dims, "a dimension's value (default: the file's start point)")
+      ->type_name("NAME=N")
+      ->allow_extra_args(false);
+  add_isa(verb, bench_command.options.isa);
+  add_threads(verb, bench_command.options.threads);
+  verb->add_flag("--json", bench_command.json, "for programs");
+  verb->callback([&] { bench(bench_command); });
+
+  AttentionCommand attention_command;
+  verb = app.add_subcommand("attention", "draw the attention weights of each layer and head");
+  verb->add_option("model", attention_command.model)->required()->type_name("model.heed");
+  verb->add_option("--input", attention_command.inputs, "as of `heed run`")
+      ->required()
+      ->type_name("data.npz")
+      ->allow_extra_args(false);
+  verb->add_option("-o,--output", attention_command.output, "the picture")->required()->type_name("map.png");
+  verb->add_option("--sample", attention_command.sample, "which sample to draw, from 0")->type_name("N");
+  verb->callback([&] { attention(attention_command); });
+
+  for (const char* name : {"compare", "selftest"}) {
+    verb = app.add_subcommand(name, "a later version's")->group("")->allow_extras();
+    verb->prefix_command();
+    verb->callback([name] {
+      throw Error(Fault::command_line,
+                  fmt::format("{} is for a later version; `heed run` prints the hash of the outputs, the same on "
+                              "every machine, and writes them to compare",
+                              name));
+    });
+  }
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::ParseError& error) {
+    return fail(Fault::command_line, {error.what(), "`heed --help` and `heed VERB --help` say more"});
+  } catch (const Error& error) {
+    return fail(error.fault(), error.problems());
+  } catch (const std::bad_alloc&) {
+    return fail(Fault::machine, {"out of memory"});
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fail(Fault::machine, {error.what()});
+  } catch (const std::exception& error) {
+    return fail(Fault::machine, {fmt::format("unexpected: {}", error.what())});
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    return fail(Fault::machine, {"standard output cannot be written to"});
+  return 0;
+}
+
+}  // namespace
+}  // namespace heed::tools
+
+int main(int argc, char** argv) {
+  return heed::tools::main(argc, argv);
+}

@@ -1,0 +1,69 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "tools/cli/data.h"
+#include "tools/cli/loaded.h"
+#include "tools/cli/terminal.h"
+#include "tools/cli/verbs.h"
+#include "tools/error.h"
+#include "tools/io/npy.h"
+
+namespace heed::tools {
+namespace {
+
+void note(const char* what, std::string_view name, const NotFinite& found, const Data& data) {
+  if (found.count == 0) return;
+  const std::string sample = data.sample_name(found.sample);
+  fmt::print(stderr, "heed: note: {} '{}' is not finite: {} at {}{}{}{}\n", what, printable(std::string(name)),
+             found.value, found.index, sample.empty() ? "" : " of ", sample,
+             found.count > 1 ? fmt::format(", and at {} more", grouped(found.count - 1)) : "");
+}
+
+/// For a run that writes no file.
+void print_outputs(const NamedArrays& arrays) {
+  constexpr int64_t shown = 8;
+  for (const auto& [name, array] : arrays) {
+    std::vector<std::string> values;
+    for (int64_t i = 0; i < std::min(array.count(), shown); ++i)
+      values.push_back(element_text(array.type, array.data.data() + static_cast<size_t>(i) * size_of(array.type)));
+    if (array.count() > shown) values.push_back("...");
+    fmt::print("{} {} [{}]: {}\n", printable(name), tools::name(array.type), fmt::join(array.dims, ", "),
+               fmt::join(values, ", "));
+  }
+}
+
+}  // namespace
+
+void run(const RunCommand& command) {
+  if (command.output && command.output->extension() != ".npz")
+    throw Error(Fault::command_line, fmt::format("--output {}: outputs are written as .npz", command.output->string()));
+  const LoadedModel loaded(command.model);
+  Data data(loaded, command.inputs);
+  Runner runner(loaded, command.options);
+  Session& session = runner.session();
+  Results results(loaded, data);
+  {
+    Progress progress;
+    for (size_t sample = 0; sample < data.samples(); ++sample) {
+      data.feed(sample, session);
+      check(session.run(),
+            data.sample_name(sample).empty() ? loaded.path() : loaded.path() + ": " + data.sample_name(sample));
+      results.take(sample, session);
+      progress.show(fmt::format("sample {} of {}", sample + 1, data.samples()),
+                    static_cast<double>(sample + 1) / static_cast<double>(data.samples()));
+    }
+  }
+  const Model& model = loaded.model();
+  for (uint32_t i = 0; i < model.input_count(); ++i) note("input", model.input(i).name, data.not_finite(i), data);
+  for (uint32_t i = 0; i < model.output_count(); ++i) note("output", model.output(i).name, results.not_finite(i), data);
+  if (command.output)
+    write_npz(*command.output, results.arrays());
+  else
+    print_outputs(results.arrays());
+  fmt::print("hash: {}\n", results.hash().hex().text);
+}
+
+}  // namespace heed::tools
