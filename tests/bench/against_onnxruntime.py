@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times models in heed and in onnxruntime on one core, in turn, and prints the least of all rounds and the ratio.
 
-    tests/bench/onnxruntime.py BATCH MODEL.onnx=MODEL.heed [...]        (pip install onnxruntime numpy; heed is build/heed)
+    tests/bench/against_onnxruntime.py BATCH MODEL.onnx=MODEL.heed [...]        (pip install onnxruntime numpy; heed is build/heed)
 
 onnxruntime's time is that of a call with bound inputs and outputs, one thread; heed's is `heed bench --json`.
 """
