@@ -145,10 +145,10 @@ std::optional<ValueId> Graph::simplified(const Node& node, const std::vector<Inf
     operands.back() = &*value(id).constant;
     largest_operand = std::max(largest_operand, operands.back()->count());
   }
+  Operation operation = node.operation;
+  for_each_expression(operation, [&](const Expression& e) { foldable = foldable && e.constant(); });
   const auto dims = constant_dims(output.dims);
-  foldable = foldable && dims && !std::holds_alternative<Attention>(node.operation) &&
-             !std::holds_alternative<Recurrent>(node.operation);
-  if (foldable) {
+  if (foldable && dims) {
     const int64_t count = product(*dims);
     if (count <= largest_fold && !(only_repeats(node.operation) && count > std::max(largest_operand, largest_repeat)))
       return constant(node.name, evaluate(node, operands, {})[0]);
