@@ -1,0 +1,886 @@
+#include "tools/plan/lower.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <unordered_map>
+
+#include "tools/error.h"
+
+namespace heed::tools {
+namespace {
+
+constexpr uint64_t round_up(uint64_t value, uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+template <class Operation>
+const Operation* as(const Node& node) {
+  return std::get_if<Operation>(&node.operation);
+}
+
+/// Operations that compute nothing: their result is a view, or parts that others write.
+bool is_arrangement(const Node& node) {
+  return as<Reshape>(node) || as<Transpose>(node) || as<Slice>(node) || as<Expand>(node) || as<Concat>(node) ||
+         as<Pad>(node);
+}
+
+template <class T>
+std::vector<std::byte> bytes_of(const std::vector<T>& values) {
+  std::vector<std::byte> bytes(values.size() * sizeof(T));
+  if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+
+/// As the device holds it.
+std::vector<std::byte> bytes_of(const Literal& literal, const std::string& name) {
+  if (literal.type == Type::f32) return bytes_of(std::vector<float>(literal.floats().begin(), literal.floats().end()));
+  if (literal.type == Type::boolean)
+    return bytes_of(std::vector<uint8_t>(literal.booleans().begin(), literal.booleans().end()));
+  using Limits = std::numeric_limits<int32_t>;
+  std::vector<int32_t> values;
+  for (const int64_t value : literal.integers()) {
+    if (value < Limits::min() || value > Limits::max())
+      throw Error(Fault::model,
+                  fmt::format("constant '{}' holds {}, which does not fit the device's 32 bits", name, value));
+    values.push_back(static_cast<int32_t>(value));
+  }
+  return bytes_of(values);
+}
+
+/// [K, N] row-major -> [ceil(N / 16)][K][16], the columns past N zeros (kernels/matmul/matmul.h).
+std::vector<float> panels(std::span<const float> b, int64_t k, int64_t n) {
+  std::vector<float> packed(static_cast<size_t>(round_up(static_cast<uint64_t>(n), 16)) * static_cast<size_t>(k));
+  for (int64_t row = 0; row < k; ++row)
+    for (int64_t column = 0; column < n; ++column)
+      packed[static_cast<size_t>(((column / 16) * k + row) * 16 + column % 16)] =
+          b[static_cast<size_t>(row * n + column)];
+  return packed;
+}
+
+/// Where ONNX has each of the kernel's gates: lstm i, f, g, o out of iofc; gru z, r, n out of zrh.
+std::vector<int64_t> gate_order(Cell cell) {
+  switch (cell) {
+    case Cell::lstm:
+      return {0, 2, 3, 1};
+    case Cell::gru:
+      return {0, 1, 2};
+    case Cell::rnn:
+      return {0};
+  }
+  return {};
+}
+
+/// [D][gates * H][columns] in ONNX's order of gates -> [D][U / 16][gates][columns][16] (kernels/recurrent/recurrent.h).
+std::vector<float> recurrent_panels(std::span<const float> weights, Cell cell, int64_t directions, int64_t hidden,
+                                    int64_t columns) {
+  const std::vector<int64_t> order = gate_order(cell);
+  const auto gates = static_cast<int64_t>(order.size());
+  const int64_t blocks = (hidden + 15) / 16;
+  std::vector<float> packed(static_cast<size_t>(directions * blocks * gates * columns * 16));
+  for (int64_t direction = 0; direction < directions; ++direction)
+    for (int64_t gate = 0; gate < gates; ++gate)
+      for (int64_t unit = 0; unit < hidden; ++unit)
+        for (int64_t column = 0; column < columns; ++column) {
+          const int64_t row = (direction * gates + order[static_cast<size_t>(gate)]) * hidden + unit;
+          const int64_t place =
+              ((((direction * blocks + unit / 16) * gates + gate) * columns + column) * 16) + unit % 16;
+          packed[static_cast<size_t>(place)] = weights[static_cast<size_t>(row * columns + column)];
+        }
+  return packed;
+}
+
+/// [D][2 * gates * H], input's and recurrent bias -> [D][U / 16][gates][16], the two summed. With `separate` (GRU with
+/// linear_before_reset) the last gate keeps the recurrent one apart, as one gate more.
+std::vector<float> recurrent_bias(std::span<const float> bias, Cell cell, int64_t directions, int64_t hidden,
+                                  bool separate) {
+  const std::vector<int64_t> order = gate_order(cell);
+  const auto gates = static_cast<int64_t>(order.size());
+  const int64_t blocks = (hidden + 15) / 16, vectors = gates + (separate ? 1 : 0);
+  std::vector<float> packed(static_cast<size_t>(directions * blocks * vectors * 16));
+  if (bias.empty()) return packed;
+  for (int64_t direction = 0; direction < directions; ++direction)
+    for (int64_t gate = 0; gate < gates; ++gate)
+      for (int64_t unit = 0; unit < hidden; ++unit) {
+        const int64_t from = (direction * 2 * gates + order[static_cast<size_t>(gate)]) * hidden + unit;
+        const float of_input = bias[static_cast<size_t>(from)];
+        const float of_state = bias[static_cast<size_t>(from + gates * hidden)];
+        const int64_t block = (direction * blocks + unit / 16) * vectors;
+        const bool apart = separate && gate == gates - 1;
+        packed[static_cast<size_t>((block + gate) * 16 + unit % 16)] = apart ? of_input : of_input + of_state;
+        if (apart) packed[static_cast<size_t>((block + gates) * 16 + unit % 16)] = of_state;
+      }
+  return packed;
+}
+
+class Lowering {
+ public:
+  explicit Lowering(Graph graph) : graph_(std::move(graph)) {}
+
+  Lowered run() {
+    order_ = graph_.order();
+    homes_.resize(graph_.value_count());
+    views_.resize(graph_.value_count());
+    count_readers();
+    out_.dimensions = graph_.dimensions;
+    for (const Constraint& constraint : graph_.constraints)
+      if (can_fail(constraint)) out_.constraints.push_back(constraint);
+
+    for (const Border& border : graph_.inputs) {
+      const Value& value = graph_.value(border.value);
+      views_[index(border.value)] = dense_view(workspace(value.name, value), value.type, value.dims);
+      out_.inputs.push_back({border.name, tensor(*views_[index(border.value)], border.name), border.type});
+    }
+    std::vector<View> wanted;
+    for (const Border& border : graph_.outputs) {
+      const Value& value = graph_.value(border.value);
+      wanted.push_back(dense_view(workspace(border.name, value), value.type, value.dims));
+      claim(border.value, wanted.back());
+      out_.outputs.push_back({border.name, tensor(wanted.back(), border.name), border.type});
+    }
+    for (size_t i = order_.size(); i-- > 0;) arrange(graph_.node(order_[i]));
+    for (const NodeId id : order_)
+      if (!is_arrangement(graph_.node(id))) emit(graph_.node(id));
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const View from = view_of(graph_.outputs[i].value);
+      if (!same_elements(from, wanted[i])) copy(from, wanted[i], graph_.outputs[i].name, {});
+    }
+    bound();
+    return std::move(out_);
+  }
+
+ private:
+  static size_t index(ValueId id) { return static_cast<size_t>(id); }
+
+  void count_readers() {
+    read_.assign(graph_.value_count(), false);
+    for (const NodeId id : order_)
+      for (const ValueId input : graph_.node(id).inputs)
+        if (input != no_value) read_[index(input)] = true;
+    for (const Border& border : graph_.outputs) read_[index(border.value)] = true;
+  }
+
+  bool can_fail(const Constraint& constraint) const {
+    const Expression difference = constraint.right - constraint.left;
+    const Expression::Range range = difference.range(graph_.dimensions);
+    return constraint.relation == Constraint::Relation::equal ? range.lower != 0 || range.upper != 0 : range.lower < 0;
+  }
+
+  // --- Storages and tensors ------------------------------------------------------------------------------------------
+
+  int workspace(const std::string& name, const Value& value) {
+    Storage storage;
+    storage.name = name;
+    storage.bytes = count(value.dims) * static_cast<int64_t>(size_of(value.type));
+    out_.storages.push_back(std::move(storage));
+    return static_cast<int>(out_.storages.size()) - 1;
+  }
+
+  /// Equal bytes are stored once.
+  int constant(const std::string& name, std::vector<std::byte> data) {
+    const size_t hash = std::hash<std::string_view>{}({reinterpret_cast<const char*>(data.data()), data.size()});
+    for (auto [row, end] = constants_.equal_range(hash); row != end; ++row)
+      if (out_.storages[static_cast<size_t>(row->second)].data == data) return row->second;
+    Storage storage;
+    storage.name = name;
+    storage.constant = true;
+    storage.data = std::move(data);
+    out_.storages.push_back(std::move(storage));
+    constants_.emplace(hash, static_cast<int>(out_.storages.size()) - 1);
+    return static_cast<int>(out_.storages.size()) - 1;
+  }
+
+  View constant_view(const std::string& name, Type type, const Dims& dims, std::vector<std::byte> data) {
+    return dense_view(constant(name, std::move(data)), type, dims);
+  }
+
+  int tensor(View view, const std::string& name) {
+    if (view.dims.size() > max_rank)
+      throw Error(Fault::model,
+                  fmt::format("'{}' has rank {}; at most {} run on the device", name, view.dims.size(), max_rank));
+    std::string key = fmt::format("{} {} {}", view.storage, static_cast<int>(view.type), view.offset.text());
+    for (size_t axis = 0; axis < view.dims.size(); ++axis) {
+      if (view.dims[axis].is_constant(1)) view.strides[axis] = 1;
+      key += fmt::format(" {}:{}", view.dims[axis].text(), view.strides[axis].text());
+    }
+    const auto [entry, is_new] = tensors_.try_emplace(key, static_cast<int>(out_.tensors.size()));
+    if (is_new) out_.tensors.push_back({name, std::move(view)});
+    return entry->second;
+  }
+
+  // --- Backwards: where values are to be written
+  // -----------------------------------------------------------------------
+
+  /// Has `id` computed straight into `where`, if its producer can write such a view and nobody wants it elsewhere.
+  bool claim(ValueId id, const View& where) {
+    const Value& value = graph_.value(id);
+    if (homes_[index(id)] || value.producer < 0) return false;
+    const Node& node = graph_.node(value.producer);
+    const auto within = [&](ValueId part, const std::vector<Expression>& starts) {
+      const Dims& dims = graph_.value(part).dims;
+      return slice(where, starts, std::vector<int64_t>(dims.size(), 1), dims);
+    };
+    if (as<Reshape>(node)) {
+      const auto before = reshape(where, graph_.value(node.inputs[0]).dims);
+      return before && claim(node.inputs[0], *before);
+    }
+    if (const auto* op = as<Transpose>(node)) return claim(node.inputs[0], transpose(where, inverse(op->permutation)));
+    if (as<Slice>(node) || as<Expand>(node)) return false;
+    if (const auto* op = as<Concat>(node)) {
+      homes_[index(id)] = where;
+      std::vector<Expression> starts(value.dims.size(), 0);
+      for (const ValueId part : node.inputs) {
+        claim(part, within(part, starts));
+        const auto axis = static_cast<size_t>(op->axis);
+        starts[axis] = starts[axis] + graph_.value(part).dims[axis];
+      }
+      return true;
+    }
+    if (const auto* op = as<Pad>(node)) {
+      homes_[index(id)] = where;
+      if (!crops(*op)) claim(node.inputs[0], within(node.inputs[0], op->before));
+      return true;
+    }
+    if (!can_write(node, where)) return false;
+    homes_[index(id)] = where;
+    return true;
+  }
+
+  /// Claims dense memory of its own for `id`, so that it need not be copied there.
+  void claim_dense(ValueId id) {
+    const Value& value = graph_.value(id);
+    const View where = dense_view(workspace(value.name, value), value.type, value.dims);
+    if (!claim(id, where)) out_.storages.pop_back();
+  }
+
+  static bool can_write(const Node& node, const View& where) {
+    if (as<Elementwise>(node) && node.outputs.size() > 1) return is_dense(where);
+    if (as<Elementwise>(node) || as<Reduce>(node)) return dense_order(where).has_value();
+    if (as<Gather>(node)) return is_dense(where);
+    if (const auto* op = as<Softmax>(node))
+      return last_is_packed(transpose(where, axis_last(where.dims.size(), op->axis)));
+    return last_is_packed(where);
+  }
+
+  /// Where a value lies as far as it is known yet; what is not known is dense. The storage means nothing.
+  View expected(ValueId id) const {
+    if (homes_[index(id)]) return *homes_[index(id)];
+    const Value& value = graph_.value(id);
+    if (value.producer >= 0) {
+      const Node& node = graph_.node(value.producer);
+      if (const auto* op = as<Reshape>(node)) {
+        if (const auto view = reshape(expected(node.inputs[0]), op->dims)) return *view;
+      } else if (const auto* op = as<Transpose>(node)) {
+        return transpose(expected(node.inputs[0]), op->permutation);
+      } else if (const auto* op = as<Slice>(node)) {
+        return slice(expected(node.inputs[0]), op->starts, op->steps, op->dims);
+      } else if (as<Expand>(node)) {
+        return broadcast(expected(node.inputs[0]), value.dims);
+      } else if (const auto* op = as<Softmax>(node)) {
+        return softmax_view(-1, value, op->axis);
+      }
+    }
+    return dense_view(-1, value.type, value.dims);
+  }
+
+  /// What one node would have its operands like: asked for by claims, which may be refused.
+  void arrange(const Node& node) {
+    const ValueId result = node.outputs[0];
+    if (as<Concat>(node) || as<Pad>(node)) {
+      if (!homes_[index(result)]) claim_dense(result);
+    } else if (const auto* op = as<Reshape>(node)) {
+      if (!reshape(expected(node.inputs[0]), op->dims)) claim_dense(result);
+    } else if (as<Elementwise>(node) || as<Reduce>(node)) {
+      for (const ValueId input : node.inputs)
+        if (!in_order(expected(input))) claim_dense(input);
+    } else if (as<Matmul>(node) && graph_.value(node.inputs[1]).constant) {
+      if (!rows_merge(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
+      if (operand(node, 3) != no_value && !rows_merge(expected(node.inputs[3]))) claim_dense(node.inputs[3]);
+    } else if (as<Normalize>(node) || as<Recurrent>(node)) {
+      if (!last_is_packed(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
+    }
+  }
+
+  /// Read from front to back, repetitions aside.
+  static bool in_order(const View& view) {
+    View without = view;
+    without.dims.clear();
+    without.strides.clear();
+    for (size_t axis = 0; axis < view.dims.size(); ++axis) {
+      if (view.strides[axis].is_constant(0)) continue;
+      without.dims.push_back(view.dims[axis]);
+      without.strides.push_back(view.strides[axis]);
+    }
+    return is_dense(without);
+  }
+
+  static bool rows_merge(const View& view) {
+    View merged = view;
+    merge_axes({&merged}, 0, merged.dims.size() - 1);
+    return merged.dims.size() <= 2 && last_is_packed(view);
+  }
+
+  static ValueId operand(const Node& node, size_t i) { return i < node.inputs.size() ? node.inputs[i] : no_value; }
+
+  static bool crops(const Pad& pad) {
+    const auto negative = [](const Expression& e) { return e.constant().value_or(0) < 0; };
+    return std::any_of(pad.before.begin(), pad.before.end(), negative) ||
+           std::any_of(pad.after.begin(), pad.after.end(), negative);
+  }
+
+  static std::vector<int> axis_last(size_t rank, int axis) {
+    std::vector<int> permutation;
+    for (int i = 0; i < static_cast<int>(rank); ++i)
+      if (i != axis) permutation.push_back(i);
+    permutation.push_back(axis);
+    return permutation;
+  }
+
+  static View softmax_view(int storage, const Value& value, int axis) {
+    const std::vector<int> permutation = axis_last(value.dims.size(), axis);
+    Dims dims;
+    for (const int from : permutation) dims.push_back(value.dims[static_cast<size_t>(from)]);
+    return transpose(dense_view(storage, value.type, dims), inverse(permutation));
+  }
+
+  // --- Forwards: operators
+  // ---------------------------------------------------------------------------------------------
+
+  /// Where a value lies; what has to be moved for that is moved now.
+  View view_of(ValueId id) {
+    if (!views_[index(id)]) views_[index(id)] = locate(id);
+    return *views_[index(id)];
+  }
+
+  View locate(ValueId id) {
+    const Value& value = graph_.value(id);
+    if (value.constant) return constant_view(value.name, value.type, value.dims, bytes_of(*value.constant, value.name));
+    const Node& node = graph_.node(value.producer);
+    if (const auto* op = as<Reshape>(node)) {
+      const View from = view_of(node.inputs[0]);
+      if (const auto view = reshape(from, op->dims)) return *view;
+      return *reshape(copy_of(from, value.name, node.absorbed), op->dims);
+    }
+    if (const auto* op = as<Transpose>(node)) return transpose(view_of(node.inputs[0]), op->permutation);
+    if (const auto* op = as<Slice>(node)) return slice(view_of(node.inputs[0]), op->starts, op->steps, op->dims);
+    if (as<Expand>(node)) return broadcast(view_of(node.inputs[0]), value.dims);
+
+    const View home = *homes_[index(id)];
+    std::vector<Expression> starts(value.dims.size(), 0);
+    const auto part = [&](const View& from, const std::vector<Expression>& begin) {
+      const View to = slice(home, begin, std::vector<int64_t>(begin.size(), 1), from.dims);
+      if (!same_elements(from, to)) copy(from, to, value.name, node.absorbed);
+    };
+    if (const auto* op = as<Concat>(node)) {
+      for (const ValueId input : node.inputs) {
+        part(view_of(input), starts);
+        const auto axis = static_cast<size_t>(op->axis);
+        starts[axis] = starts[axis] + graph_.value(input).dims[axis];
+      }
+    } else {
+      pad(*as<Pad>(node), view_of(node.inputs[0]), home, value, node);
+    }
+    return home;
+  }
+
+  /// The middle, and slabs before and after it along each axis that do not overlap. Negative padding crops.
+  void pad(const Pad& op, View from, const View& home, const Value& value, const Node& node) {
+    std::vector<Expression> before = op.before, after = op.after;
+    for (size_t axis = 0; axis < before.size(); ++axis) {
+      const auto crop = [](Expression& amount) {
+        if (amount.constant().value_or(0) >= 0) return Expression(0);
+        const Expression cut = 0 - amount;
+        amount = 0;
+        return cut;
+      };
+      const Expression front = crop(before[axis]), back = crop(after[axis]);
+      from.offset = from.offset + front * from.strides[axis];
+      from.dims[axis] = from.dims[axis] - front - back;
+    }
+    const std::vector<int64_t> steps(before.size(), 1);
+    std::vector<Expression> starts(before.size(), 0);
+    Dims dims = value.dims;
+    const View filling = broadcast(scalar(value.type, op.value), value.dims);
+    const auto fill = [&]() {
+      const View to = slice(home, starts, steps, dims);
+      View source = filling;
+      source.dims = dims;
+      copy(source, to, value.name, node.absorbed);
+    };
+    for (size_t axis = 0; axis < before.size(); ++axis) {
+      if (!before[axis].is_constant(0)) {
+        dims[axis] = before[axis];
+        fill();
+      }
+      if (!after[axis].is_constant(0)) {
+        starts[axis] = before[axis] + from.dims[axis];
+        dims[axis] = after[axis];
+        fill();
+      }
+      starts[axis] = before[axis];
+      dims[axis] = from.dims[axis];
+    }
+    const View to = slice(home, starts, steps, dims);
+    if (!same_elements(from, to)) copy(from, to, value.name, node.absorbed);
+  }
+
+  View scalar(Type type, float value) {
+    if (type == Type::f32) return constant_view("scalar", type, {}, bytes_of(std::vector{value}));
+    if (type == Type::i32) return constant_view("scalar", type, {}, bytes_of(std::vector{static_cast<int32_t>(value)}));
+    return constant_view("scalar", type, {}, bytes_of(std::vector{static_cast<uint8_t>(value != 0)}));
+  }
+
+  void copy(View from, View to, const std::string& name, const std::vector<std::string>& absorbed) {
+    merge_axes({&from, &to}, 0, from.dims.size());
+    add(OperatorKind::copy, name, absorbed, CopyParams{}, {from}, {to}, 0);
+  }
+
+  /// The same elements, dense; made once for each view.
+  View copy_of(const View& view, const std::string& name, const std::vector<std::string>& absorbed) {
+    const int source = tensor(view, name);
+    if (const auto found = copies_.find(source); found != copies_.end()) return found->second;
+    Value value;
+    value.type = view.type;
+    value.dims = view.dims;
+    const View dense = dense_view(workspace(name, value), view.type, view.dims);
+    copy(view, dense, name, absorbed);
+    return copies_[source] = dense;
+  }
+
+  View packed(const View& view, const Node& node) { return last_is_packed(view) ? view : copy_of(view, node.name, {}); }
+
+  using Optional = std::optional<View>;
+
+  LoweredOperator& add(OperatorKind kind, const std::string& name, const std::vector<std::string>& absorbed,
+                       LoweredParams params, const std::vector<Optional>& inputs, const std::vector<Optional>& outputs,
+                       Expression macs) {
+    LoweredOperator op;
+    op.kind = kind;
+    op.name = name;
+    op.absorbed = absorbed;
+    op.params = std::move(params);
+    op.macs = std::move(macs);
+    const auto number = [&](const Optional& view) {
+      if (!view) return -1;
+      const Storage& storage = out_.storages[static_cast<size_t>(view->storage)];
+      return tensor(*view, storage.name);
+    };
+    for (const Optional& view : inputs) op.inputs.push_back(number(view));
+    for (const Optional& view : outputs) op.outputs.push_back(number(view));
+    while (!op.inputs.empty() && op.inputs.back() == -1) op.inputs.pop_back();
+    while (!op.outputs.empty() && op.outputs.back() == -1) op.outputs.pop_back();
+    out_.operators.push_back(std::move(op));
+    return out_.operators.back();
+  }
+
+  /// A node's operands as views, and where its results go.
+  struct Places {
+    const Node& node;
+    std::vector<Optional> inputs, outputs;
+  };
+
+  void emit(const Node& node) {
+    Places places{node, {}, {}};
+    for (const ValueId input : node.inputs) places.inputs.push_back(input == no_value ? Optional() : view_of(input));
+    for (const ValueId output : node.outputs) {
+      places.outputs.emplace_back();
+      if (output == no_value || !read_[index(output)]) continue;
+      Optional& place = places.outputs.back();
+      place = homes_[index(output)];
+      // Who claimed the place finds the value elsewhere and copies it.
+      if (!place || std::any_of(places.inputs.begin(), places.inputs.end(),
+                                [&](const Optional& input) { return input && input->storage == place->storage; }))
+        place = own_place(node, output);
+      views_[index(output)] = place;
+    }
+    std::visit([&](const auto& op) { lower(op, places); }, node.operation);
+  }
+
+  View own_place(const Node& node, ValueId output) {
+    const Value& value = graph_.value(output);
+    const int storage = workspace(value.name, value);
+    if (const auto* op = as<Softmax>(node)) return softmax_view(storage, value, op->axis);
+    return dense_view(storage, value.type, value.dims);
+  }
+
+  template <class Operation>
+  void lower(const Operation&, Places& places) {
+    throw Error(Fault::model, fmt::format("node '{}' ({}) has no operator on the device", places.node.name,
+                                          heed::tools::name(places.node.operation)));
+  }
+
+  void lower(const Elementwise& op, Places& places) {
+    Elementwise program = op;
+    // A program stores every result: one that nobody reads has a place of its own.
+    for (size_t i = 0; i < places.outputs.size(); ++i)
+      if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
+    for (Optional& input : places.inputs) input = broadcast(*input, op.dims);
+
+    // In an order of the axes in which the output is dense; several outputs are dense as they are.
+    std::vector<int> order(op.dims.size());
+    std::iota(order.begin(), order.end(), 0);
+    if (places.outputs.size() == 1) order = *dense_order(*places.outputs[0]);
+    const std::vector<int> place = inverse(order);
+    std::vector<View*> views;
+    for (Optional& output : places.outputs) views.push_back(&*output);
+    for (Optional& input : places.inputs) views.push_back(&*input);
+    for (View* view : views) *view = transpose(*view, order);
+    std::vector<int> axes(program.sources.size(), -1);
+    std::vector<int*> keep;
+    for (size_t i = 0; i < axes.size(); ++i)
+      if (program.sources[i].kind == SourceKind::iota) {
+        axes[i] = place[static_cast<size_t>(program.sources[i].axis)];
+        keep.push_back(&axes[i]);
+      }
+    merge_axes(views, 0, op.dims.size(), keep);
+    for (size_t i = 0; i < axes.size(); ++i)
+      if (axes[i] >= 0) program.sources[i].axis = axes[i];
+    program.dims = views.front()->dims;
+    add(OperatorKind::elementwise, places.node.name, places.node.absorbed, std::move(program), places.inputs,
+        places.outputs, 0);
+  }
+
+  void lower(const Gather& op, Places& places) {
+    const int axis = op.axis;
+    add(OperatorKind::gather, places.node.name, places.node.absorbed, GatherParams{static_cast<uint8_t>(axis), {}},
+        places.inputs, places.outputs, 0);
+    check_index(places.node.inputs[1], graph_.value(places.node.inputs[0]).dims[static_cast<size_t>(axis)]);
+  }
+
+  /// An index that is an input of the model, whole and unchanged, is checked before each run.
+  void check_index(ValueId id, const Expression& bound) {
+    for (;;) {
+      const NodeId producer = graph_.value(id).producer;
+      if (producer < 0 || !(as<Reshape>(graph_.node(producer)) || as<Transpose>(graph_.node(producer)))) break;
+      id = graph_.node(producer).inputs[0];
+    }
+    for (size_t i = 0; i < graph_.inputs.size(); ++i) {
+      if (graph_.inputs[i].value != id) continue;
+      const bool known = std::any_of(out_.index_checks.begin(), out_.index_checks.end(), [&](const auto& check) {
+        return check.input == static_cast<int>(i) && check.bound == bound;
+      });
+      if (!known) out_.index_checks.push_back({static_cast<int>(i), bound});
+    }
+  }
+
+  void lower(const Matmul& op, Places& places) {
+    View a = *places.inputs[0], b = *places.inputs[1], y = *places.outputs[0];
+    Optional bias = places.inputs.size() > 2 ? places.inputs[2] : Optional();
+    Optional residual = places.inputs.size() > 3 ? places.inputs[3] : Optional();
+    const size_t rank = y.dims.size();
+    const Expression m = y.dims[rank - 2], n = y.dims[rank - 1], k = a.dims.back();
+    const Expression macs = count(y.dims) * k;
+    if (bias) bias = packed(*bias, places.node);
+    if (residual) residual = packed(*residual, places.node);
+    const auto batched = [&](const View& view, const Expression& rows, const Expression& columns) {
+      Dims dims = y.dims;
+      dims[rank - 2] = rows;
+      dims[rank - 1] = columns;
+      return broadcast(view, dims);
+    };
+    a = batched(a, m, k);
+
+    const Value& weights = graph_.value(places.node.inputs[1]);
+    const bool is_packed =
+        weights.constant && weights.constant->count() == k.constant().value_or(-1) * n.constant().value_or(-1);
+    b = batched(b, k, n);
+    const bool one_b =
+        std::all_of(b.strides.begin(), b.strides.end() - 2, [](const Expression& s) { return s.is_constant(0); }) ||
+        is_packed;
+    std::vector<View*> views{&a, &y};
+    if (residual) views.push_back(&*residual);
+    if (one_b) {  // then all rows are rows of one product, as far as they lie at one stride
+      merge_axes(views, 0, rank - 1);
+      View one = b;
+      one.dims.erase(one.dims.begin(), one.dims.end() - 2);
+      one.strides.erase(one.strides.begin(), one.strides.end() - 2);
+      Dims dims(y.dims.begin(), y.dims.end() - 2);
+      dims.push_back(k);
+      dims.push_back(n);
+      b = broadcast(one, dims);
+    } else {
+      views.push_back(&b);
+      merge_axes(views, 0, rank - 2);
+    }
+    if (is_packed) {
+      const int64_t rows = *k.constant(), columns = *n.constant();
+      b = constant_view(weights.name, Type::f32, {(columns + 15) / 16, rows, 16},
+                        bytes_of(panels(weights.constant->floats(), rows, columns)));
+    }
+    add(OperatorKind::matmul, places.node.name, places.node.absorbed, MatmulParams{op.activation, is_packed, {}},
+        {a, b, bias, residual}, {y}, macs);
+  }
+
+  void lower(const Attention& op, Places& places) {
+    const Dims &q = places.inputs[0]->dims, &k = places.inputs[1]->dims, &v = places.inputs[2]->dims;
+    if (places.inputs.size() > 3 && places.inputs[3])
+      places.inputs[3] = broadcast(*places.inputs[3], {q[0], q[1], q[2], k[2]});
+    if (places.inputs.size() > 4 && places.inputs[4]) places.inputs[4] = broadcast(*places.inputs[4], {q[0], k[2]});
+    AttentionLowered params{};
+    params.params.scale = op.scale;
+    params.params.causal = op.causal;
+    params.params.window = op.window;
+    params.params.window_left = static_cast<int32_t>(std::min<int64_t>(op.window_left, INT32_MAX / 2));
+    params.params.window_right = static_cast<int32_t>(std::min<int64_t>(op.window_right, INT32_MAX / 2));
+    params.params.block_rows =
+        static_cast<uint16_t>(std::clamp<int64_t>(q[2].range(graph_.dimensions).upper, 1, block_rows));
+    params.offset = op.offset;
+    mark(places.node);
+    add(OperatorKind::attention, places.node.name, places.node.absorbed, std::move(params), places.inputs,
+        places.outputs, q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]));
+  }
+
+  void mark(const Node& node) {
+    if (node.mark)
+      out_.marks.push_back({static_cast<int>(out_.operators.size()), node.name, node.mark->queries, node.mark->keys});
+  }
+
+  void lower(const Normalize& op, Places& places) {
+    View x = packed(*places.inputs[0], places.node), y = *places.outputs[0];
+    merge_axes({&x, &y}, 0, x.dims.size() - 1);
+    std::vector<Optional> inputs{x};
+    for (size_t i = 1; i < places.inputs.size(); ++i)
+      inputs.push_back(places.inputs[i] ? packed(*places.inputs[i], places.node) : Optional());
+    add(OperatorKind::normalize, places.node.name, places.node.absorbed, NormalizeParams{op.kind, {}, op.epsilon},
+        inputs, {y}, 0);
+  }
+
+  void lower(const Softmax& op, Places& places) {
+    const std::vector<int> order = axis_last(places.inputs[0]->dims.size(), op.axis);
+    View x = packed(transpose(*places.inputs[0], order), places.node), y = transpose(*places.outputs[0], order);
+    if (!places.node.mark) merge_axes({&x, &y}, 0, x.dims.size() - 1);  // a mark needs the axes
+    mark(places.node);
+    add(OperatorKind::softmax, places.node.name, places.node.absorbed, SoftmaxParams{op.log, {}}, {x}, {y}, 0);
+  }
+
+  void lower(const Reduce& op, Places& places) {
+    View x = *places.inputs[0], y = *places.outputs[0];
+    const auto reduced = [&](size_t axis) {
+      return std::find(op.axes.begin(), op.axes.end(), static_cast<int>(axis)) != op.axes.end();
+    };
+    // y without the axes that only stand for reduced ones, in an order in which it is dense; x in that order, reduced
+    // axes last.
+    std::vector<int> outer, inner, kept;
+    for (size_t axis = 0; axis < x.dims.size(); ++axis)
+      (reduced(axis) ? inner : outer).push_back(static_cast<int>(axis));
+    if (op.keep) {
+      kept = outer;
+      kept.insert(kept.end(), inner.begin(), inner.end());
+      y = transpose(y, kept);
+      y.dims.resize(outer.size());
+      y.strides.resize(outer.size());
+    }
+    const std::vector<int> order = *dense_order(y);
+    y = transpose(y, order);
+    std::vector<int> permutation;
+    for (const int place : order) permutation.push_back(outer[static_cast<size_t>(place)]);
+    permutation.insert(permutation.end(), inner.begin(), inner.end());
+    x = transpose(x, permutation);
+
+    View outer_x = x, inner_x = x;
+    const auto split = static_cast<std::ptrdiff_t>(outer.size());
+    outer_x.dims.erase(outer_x.dims.begin() + split, outer_x.dims.end());
+    outer_x.strides.erase(outer_x.strides.begin() + split, outer_x.strides.end());
+    inner_x.dims.erase(inner_x.dims.begin(), inner_x.dims.begin() + split);
+    inner_x.strides.erase(inner_x.strides.begin(), inner_x.strides.begin() + split);
+    merge_axes({&outer_x, &y}, 0, outer.size());
+    merge_axes({&inner_x}, 0, inner.size());
+    x.dims = outer_x.dims;
+    x.strides = outer_x.strides;
+    x.dims.insert(x.dims.end(), inner_x.dims.begin(), inner_x.dims.end());
+    x.strides.insert(x.strides.end(), inner_x.strides.begin(), inner_x.strides.end());
+    add(OperatorKind::reduce, places.node.name, places.node.absorbed,
+        ReduceParams{op.kind, static_cast<uint8_t>(inner_x.dims.size()), op.last_index, 0}, {x}, {y}, 0);
+  }
+
+  /// Zeros, however they were made: what an absent state is.
+  bool is_zero(ValueId id) const {
+    for (;;) {
+      const Value& value = graph_.value(id);
+      if (value.constant) {
+        const auto values = value.constant->floats();
+        return std::all_of(values.begin(), values.end(), [](float x) { return x == 0; });
+      }
+      if (value.producer < 0 || !is_arrangement(graph_.node(value.producer)) ||
+          as<Concat>(graph_.node(value.producer)) || as<Pad>(graph_.node(value.producer)))
+        return false;
+      id = graph_.node(value.producer).inputs[0];
+    }
+  }
+
+  void lower(const Recurrent& op, Places& places) {
+    const Node& node = places.node;
+    const auto literal = [&](size_t i) -> std::span<const float> {
+      const ValueId id = operand(node, i);
+      if (id == no_value) return {};
+      const Value& value = graph_.value(id);
+      if (!value.constant)
+        throw Error(Fault::model, fmt::format("node '{}': the weights '{}' of a recurrent layer are not constant",
+                                              node.name, value.name));
+      return value.constant->floats();
+    };
+    const int64_t directions = op.direction == Direction::both ? 2 : 1;
+    const auto gates = static_cast<int64_t>(gate_order(op.cell).size());
+    const int64_t blocks = (op.hidden + 15) / 16;
+    const Expression inputs = places.inputs[0]->dims[2];
+    const int64_t channels = *inputs.constant();
+    const bool separate = op.cell == Cell::gru && op.linear_before_reset;
+    const View w = constant_view(node.name + ".w", Type::f32, {directions, blocks, gates, channels, 16},
+                                 bytes_of(recurrent_panels(literal(1), op.cell, directions, op.hidden, channels)));
+    const View r = constant_view(node.name + ".r", Type::f32, {directions, blocks, gates, op.hidden, 16},
+                                 bytes_of(recurrent_panels(literal(2), op.cell, directions, op.hidden, op.hidden)));
+    const View b = constant_view(node.name + ".b", Type::f32, {directions, blocks, gates + (separate ? 1 : 0), 16},
+                                 bytes_of(recurrent_bias(literal(3), op.cell, directions, op.hidden, separate)));
+    const auto state = [&](size_t i) -> Optional {
+      if (operand(node, i) == no_value || is_zero(node.inputs[i])) return std::nullopt;
+      return packed(*places.inputs[i], node);
+    };
+    const Expression steps = places.inputs[0]->dims[0], batch = places.inputs[0]->dims[1];
+    const int64_t most = std::max<int64_t>(1, steps.range(graph_.dimensions).upper);
+    RecurrentParams params{op.cell,
+                           op.direction,
+                           op.linear_before_reset,
+                           0,
+                           static_cast<int32_t>(op.hidden),
+                           static_cast<int32_t>(std::min<int64_t>(most, chunk_steps))};
+    add(OperatorKind::recurrent, node.name, node.absorbed, params,
+        {packed(*places.inputs[0], node), w, r, b, state(4), state(5)}, places.outputs,
+        steps * batch * (directions * gates * op.hidden) * (inputs + op.hidden));
+  }
+
+  // --- Bounds
+  // ----------------------------------------------------------------------------------------------------------
+
+  /// Capacities and scratch over the whole range of the dimensions.
+  void bound() {
+    const Settings settings = settings_of(out_.dimensions, out_.constraints);
+    if (settings.points.empty())
+      throw Error(Fault::model, "no values of the dimensions satisfy the constraints of the model");
+    for (Storage& storage : out_.storages) {
+      if (storage.constant) continue;
+      int64_t most = 1;
+      if (settings.exhaustive)
+        for (const auto& point : settings.points) most = std::max(most, storage.bytes.evaluate(point));
+      else
+        most = std::max(most, storage.bytes.range(out_.dimensions).upper);
+      storage.capacity = round_up(static_cast<uint64_t>(most), 64);
+    }
+    // Scratch grows with every size, so the upper bounds are enough where not every setting was tried.
+    std::vector<std::map<std::string, int64_t>> points = settings.points;
+    if (!settings.exhaustive) {
+      points.emplace_back();
+      for (const auto& [name, dimension] : out_.dimensions) points.back()[name] = dimension.upper;
+    }
+    for (LoweredOperator& op : out_.operators)
+      for (const auto& point : points)
+        op.scratch =
+            std::max(op.scratch, round_up(operator_of(op.kind).scratch(ContractAt(out_, op, point).contract()), 64));
+  }
+
+  // Rows of attention that share one pass over the keys: more than 16 gain nothing measurable, each costs its scores.
+  static constexpr int64_t block_rows = 16;
+  // Steps of a recurrent layer whose input product is hoisted at once.
+  static constexpr int64_t chunk_steps = 16;
+
+  Graph graph_;
+  Lowered out_;
+  std::vector<NodeId> order_;
+  std::vector<std::optional<View>> homes_;          // of values: the place they are to be written to
+  std::vector<std::optional<View>> views_;          // of values: where they lie
+  std::vector<bool> read_;                          // of values: by anybody
+  std::unordered_multimap<size_t, int> constants_;  // storages by the hash of their bytes
+  std::map<std::string, int> tensors_;
+  std::map<int, View> copies_;  // by the tensor that was copied
+};
+
+template <class T>
+void store(std::vector<std::byte>& bytes, const T& value) {
+  const size_t at = bytes.size();
+  bytes.resize(at + sizeof value);
+  std::memcpy(bytes.data() + at, &value, sizeof value);
+}
+
+}  // namespace
+
+Lowered lower(Graph graph) {
+  return Lowering(std::move(graph)).run();
+}
+
+ContractAt::ContractAt(const Lowered& lowered, const LoweredOperator& op,
+                       const std::map<std::string, int64_t>& dimensions) {
+  shapes_.reserve(op.inputs.size() + op.outputs.size());
+  const auto shape = [&](int number) -> const Shape* {
+    if (number == -1) return nullptr;
+    const View& view = lowered.tensors[static_cast<size_t>(number)].view;
+    Shape result{};
+    result.type = view.type;
+    result.rank = static_cast<uint8_t>(view.dims.size());
+    result.constant = lowered.storages[static_cast<size_t>(view.storage)].constant;
+    for (size_t axis = 0; axis < view.dims.size(); ++axis) {
+      result.dims[axis] = static_cast<int32_t>(view.dims[axis].evaluate(dimensions));
+      result.strides[axis] = static_cast<int32_t>(view.strides[axis].evaluate(dimensions));
+    }
+    shapes_.push_back(result);
+    return &shapes_.back();
+  };
+  for (const int number : op.inputs) inputs_.push_back(shape(number));
+  for (const int number : op.outputs) outputs_.push_back(shape(number));
+  std::visit(Overloaded{[&](const Elementwise& program) {
+                          ElementwiseParams head{};
+                          head.source_count = static_cast<uint8_t>(program.sources.size());
+                          head.immediate_count = static_cast<uint8_t>(program.immediates.size());
+                          head.instruction_count = static_cast<uint8_t>(program.instructions.size());
+                          head.output_count = static_cast<uint8_t>(program.results.size());
+                          std::copy(program.results.begin(), program.results.end(), head.results);
+                          store(params_, head);
+                          for (const auto& source : program.sources)
+                            store(params_, Source{source.kind,
+                                                  static_cast<uint8_t>(source.axis),
+                                                  {},
+                                                  static_cast<int32_t>(source.value.evaluate(dimensions))});
+                          for (const uint32_t immediate : program.immediates) store(params_, immediate);
+                          for (const Instruction& instruction : program.instructions) store(params_, instruction);
+                        },
+                        [&](const AttentionLowered& attention) {
+                          AttentionParams params = attention.params;
+                          params.offset = static_cast<int32_t>(attention.offset.evaluate(dimensions));
+                          store(params_, params);
+                        },
+                        [&](const auto& params) { store(params_, params); }},
+             op.params);
+  contract_ = {inputs_.data(), outputs_.data(), static_cast<int>(inputs_.size()), static_cast<int>(outputs_.size()),
+               params_.data()};
+}
+
+Settings settings_of(const std::map<std::string, Dimension>& dimensions, const std::vector<Constraint>& constraints) {
+  constexpr int64_t few = 4096;
+  int64_t combinations = 1;
+  for (const auto& [name, dimension] : dimensions)
+    combinations = std::min(few + 1, combinations * std::min(few + 1, dimension.upper - dimension.lower + 1));
+  Settings settings{{{}}, combinations <= few};
+  for (const auto& [name, dimension] : dimensions) {
+    std::vector<std::map<std::string, int64_t>> next;
+    const int64_t step =
+        settings.exhaustive || dimension.upper == dimension.lower ? 1 : dimension.upper - dimension.lower;
+    for (const auto& point : settings.points)
+      for (int64_t value = dimension.lower; value <= dimension.upper && next.size() < few; value += step) {
+        next.push_back(point);
+        next.back()[name] = value;
+      }
+    settings.points = std::move(next);
+  }
+  std::erase_if(settings.points, [&](const auto& point) {
+    return std::any_of(constraints.begin(), constraints.end(), [&](const Constraint& constraint) {
+      const int64_t left = constraint.left.evaluate(point), right = constraint.right.evaluate(point);
+      return constraint.relation == Constraint::Relation::equal ? left != right : left > right;
+    });
+  });
+  return settings;
+}
+
+}  // namespace heed::tools

@@ -1,0 +1,359 @@
+#include "tools/plan/writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "format/heed_generated.h"
+#include "heed/sha256.h"
+#include "tools/error.h"
+
+namespace heed::tools {
+namespace {
+
+constexpr uint64_t round_up(uint64_t value, uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+/// The file's table of expressions: every entry once, operands before what is made of them.
+class ExpressionTable {
+ public:
+  explicit ExpressionTable(const std::map<std::string, Dimension>& dimensions) {
+    for (const auto& [name, dimension] : dimensions)
+      dimensions_.emplace(name, static_cast<int32_t>(dimensions_.size()));
+  }
+
+  uint32_t of(const Expression& expression) {
+    // The constant term goes last, so that 2 * tokens + 1 reads like that.
+    std::optional<uint32_t> sum;
+    int64_t constant = 0;
+    const auto& terms = expression.terms();
+    for (size_t i = terms.size(); i-- > 0;) {
+      if (terms[i].factors.empty()) {
+        constant = terms[i].coefficient;
+        continue;
+      }
+      const bool negative = sum && terms[i].coefficient < 0;
+      const uint32_t term = product(terms[i], negative);
+      sum = sum ? entry(negative ? format::Expression::subtract : format::Expression::add, *sum, term) : term;
+    }
+    if (!sum) return number(constant);
+    if (constant == 0) return *sum;
+    return constant < 0 ? entry(format::Expression::subtract, *sum, number(-constant))
+                        : entry(format::Expression::add, *sum, number(constant));
+  }
+
+  const std::vector<format::ExpressionNode>& nodes() const { return nodes_; }
+
+ private:
+  uint32_t product(const Expression::Term& term, bool negate) {
+    const int64_t coefficient = negate ? -term.coefficient : term.coefficient;
+    std::optional<uint32_t> result;
+    if (coefficient != 1) result = number(coefficient);
+    for (const auto& factor : term.factors) {
+      const uint32_t next = atom(*factor);
+      result = result ? entry(format::Expression::multiply, *result, next) : next;
+    }
+    return *result;
+  }
+
+  uint32_t atom(const Expression::Atom& atom) {
+    using Kind = Expression::Atom::Kind;
+    if (atom.kind == Kind::dimension)
+      return entry(format::Expression::dimension, static_cast<uint32_t>(dimensions_.at(atom.name)), 0);
+    const uint32_t a = of(atom.a), b = of(atom.b);
+    switch (atom.kind) {
+      case Kind::divide:
+        return entry(format::Expression::divide, a, b);
+      case Kind::modulo:
+        return entry(format::Expression::modulo, a, b);
+      case Kind::minimum:
+        return entry(format::Expression::minimum, a, b);
+      default:
+        return entry(format::Expression::maximum, a, b);
+    }
+  }
+
+  /// Constants have 32 bits in the file; larger ones are put together.
+  uint32_t number(int64_t value) {
+    if (value >= INT32_MIN && value <= INT32_MAX)
+      return entry(format::Expression::constant, static_cast<uint32_t>(value), 0);
+    constexpr int64_t base = int64_t{1} << 30;
+    const uint32_t high = entry(format::Expression::multiply, number(value / base), number(base));
+    return value % base == 0 ? high : entry(format::Expression::add, high, number(value % base));
+  }
+
+  uint32_t entry(format::Expression op, uint32_t a, uint32_t b) {
+    const auto [known, is_new] = known_.try_emplace({op, a, b}, static_cast<uint32_t>(nodes_.size()));
+    if (is_new) nodes_.emplace_back(op, static_cast<int32_t>(a), static_cast<int32_t>(b));
+    return known->second;
+  }
+
+  std::map<std::string, int32_t> dimensions_;
+  std::vector<format::ExpressionNode> nodes_;
+  std::map<std::tuple<format::Expression, uint32_t, uint32_t>, uint32_t> known_;
+};
+
+uint32_t narrow(uint64_t value, const char* what) {
+  if (value > UINT32_MAX) throw Error(Fault::model, fmt::format("{} of {} does not fit 32 bits", what, value));
+  return static_cast<uint32_t>(value);
+}
+
+int32_t bound(const std::string& name, int64_t value) {
+  if (value < 0 || value > INT32_MAX)
+    throw Error(Fault::model,
+                fmt::format("dimension '{}' has the bound {}, which is not in 0 to {}", name, value, INT32_MAX));
+  return static_cast<int32_t>(value);
+}
+
+class Writer {
+ public:
+  Writer(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions)
+      : lowered_(lowered), plan_(plan), fusions_(fusions) {
+    uint64_t end = 0;  // from the first constant
+    constants_.resize(lowered.storages.size());
+    for (const LoweredTensor& tensor : lowered.tensors) {
+      const auto storage = static_cast<size_t>(tensor.view.storage);
+      if (!lowered.storages[storage].constant || constants_[storage]) continue;
+      constants_[storage] = end;
+      end = round_up(end + lowered.storages[storage].data.size(), 64);
+    }
+    constants_end_ = end;
+  }
+
+  std::vector<std::byte> run() {
+    // The tables' size does not depend on where the constants begin, so the second pass is right.
+    const uint64_t first_constant = round_up(tables(64, 64).size(), 64);
+    const std::vector<std::byte> head = tables(first_constant, first_constant + constants_end_);
+    std::vector<std::byte> file(first_constant + constants_end_);
+    std::copy(head.begin(), head.end(), file.begin());
+    for (size_t i = 0; i < constants_.size(); ++i) {
+      const auto& data = lowered_.storages[i].data;
+      if (constants_[i])
+        std::copy(data.begin(), data.end(),
+                  file.begin() + static_cast<std::ptrdiff_t>(first_constant + *constants_[i]));
+    }
+    const Sha256::Digest digest = sha256(file);
+    const auto place =
+        format::GetModel(file.data())->content_hash()->data() - reinterpret_cast<const uint8_t*>(file.data());
+    std::memcpy(file.data() + place, digest.bytes, sizeof digest.bytes);
+    return file;
+  }
+
+ private:
+  template <class T>
+  using Offsets = std::vector<flatbuffers::Offset<T>>;
+
+  std::vector<std::byte> tables(uint64_t first_constant, uint64_t file_bytes) {
+    flatbuffers::FlatBufferBuilder builder(4096);
+    builder_ = &builder;
+    ExpressionTable expressions(lowered_.dimensions);
+    expressions_ = &expressions;
+
+    Offsets<format::Dimension> dimensions;
+    const auto start = start_point(lowered_.dimensions, lowered_.constraints);
+    // Texts and expressions come to be one after another, not among a call's arguments: their order is part of the
+    // bytes.
+    for (const auto& [name, dimension] : lowered_.dimensions)
+      dimensions.push_back(format::CreateDimension(builder, text(name), bound(name, dimension.lower),
+                                                   bound(name, dimension.upper), bound(name, start.at(name))));
+    Offsets<format::Constraint> constraints;
+    for (const Constraint& constraint : lowered_.constraints) {
+      const bool equal = constraint.relation == Constraint::Relation::equal;
+      const uint32_t left = expressions.of(constraint.left), right = expressions.of(constraint.right);
+      const auto words =
+          text(fmt::format("{} {} {}", constraint.left.text(), equal ? "==" : "<=", constraint.right.text()));
+      constraints.push_back(format::CreateConstraint(
+          builder, equal ? format::Relation::equal : format::Relation::less_equal, left, right, words));
+    }
+    std::vector<format::Buffer> buffers;
+    for (const Buffer& buffer : plan_.buffers)
+      buffers.emplace_back(narrow(buffer.offset / 64, "an offset"), narrow(buffer.capacity, "a buffer"),
+                           static_cast<uint32_t>(buffer.first), static_cast<uint32_t>(buffer.last));
+    Offsets<format::Tensor> tensors;
+    for (const LoweredTensor& tensor : lowered_.tensors) tensors.push_back(this->tensor(tensor, first_constant));
+    Offsets<format::Operator> operators;
+    for (size_t i = 0; i < lowered_.operators.size(); ++i)
+      operators.push_back(op(lowered_.operators[i], plan_.scratch_of[i]));
+    const auto borders = [&](const std::vector<Lowered::Border>& all) {
+      Offsets<format::Border> rows;
+      for (const Lowered::Border& border : all)
+        rows.push_back(format::CreateBorder(builder, static_cast<uint32_t>(border.tensor), text(border.name),
+                                            static_cast<format::BorderType>(border.type)));
+      return builder.CreateVector(rows);
+    };
+    const auto inputs = borders(lowered_.inputs), outputs = borders(lowered_.outputs);
+    Offsets<format::IndexCheck> checks;
+    for (const auto& check : lowered_.index_checks)
+      checks.push_back(
+          format::CreateIndexCheck(builder, static_cast<uint32_t>(check.input), expressions.of(check.bound)));
+    Offsets<format::Mark> marks;
+    for (const auto& mark : lowered_.marks) {
+      const auto name = text(mark.name), queries = text(mark.queries), keys = text(mark.keys);
+      marks.push_back(format::CreateMark(builder, static_cast<uint32_t>(mark.operator_index), name, queries, keys));
+    }
+    Offsets<format::Fusion> fusions;
+    for (const auto& [name, count] : fusions_)
+      fusions.push_back(format::CreateFusion(builder, text(name), static_cast<uint32_t>(count)));
+    Offsets<flatbuffers::String> node_names;
+    for (const std::string& name : node_names_) node_names.push_back(text(name));
+
+    const auto producer = text("heed");
+    const auto dimension_table = builder.CreateVector(dimensions);
+    const auto expression_table = builder.CreateVectorOfStructs(expressions.nodes());
+    const auto constraint_table = builder.CreateVector(constraints);
+    const auto buffer_table = builder.CreateVectorOfStructs(buffers);
+    const auto tensor_table = builder.CreateVector(tensors);
+    const auto operator_table = builder.CreateVector(operators);
+    const auto check_table = builder.CreateVector(checks);
+    const auto mark_table = builder.CreateVector(marks);
+    const auto fusion_table = builder.CreateVector(fusions);
+    const auto name_table = builder.CreateVector(node_names);
+    const auto hash = builder.CreateVector(std::vector<uint8_t>(32, 0));
+    builder.Finish(
+        format::CreateModel(builder, producer, dimension_table, expression_table, constraint_table, buffer_table,
+                            tensor_table, operator_table, inputs, outputs, check_table, mark_table, fusion_table,
+                            name_table, plan_.workspace, plan_.lower_bound, file_bytes, hash),
+        format::ModelIdentifier());
+    const auto* bytes = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
+    return {bytes, bytes + builder.GetSize()};
+  }
+
+  flatbuffers::Offset<flatbuffers::String> text(const std::string& string) {
+    return builder_->CreateSharedString(string);
+  }
+
+  flatbuffers::Offset<format::Tensor> tensor(const LoweredTensor& tensor, uint64_t first_constant) {
+    const View& view = tensor.view;
+    const auto indices = [&](const std::vector<Expression>& all) {
+      std::vector<uint32_t> result;
+      for (const Expression& expression : all) result.push_back(expressions_->of(expression));
+      return builder_->CreateVector(result);
+    };
+    const auto storage = static_cast<size_t>(view.storage);
+    const auto dims = indices(view.dims);
+    const auto strides = is_dense(view) ? 0 : indices(view.strides);
+    const bool constant = lowered_.storages[storage].constant;
+    const auto name = text(tensor.name);
+    const uint32_t offset = expressions_->of(view.offset);
+    return format::CreateTensor(
+        *builder_, name, static_cast<format::Type>(view.type), dims, strides, offset,
+        constant ? -1 : plan_.buffer_of[storage],
+        constant ? narrow((first_constant + *constants_[storage]) / 64, "a constant's place") : 0,
+        constant ? narrow(lowered_.storages[storage].data.size(), "a constant") : 0);
+  }
+
+  flatbuffers::Offset<format::Operator> op(const LoweredOperator& op, int scratch) {
+    std::vector<uint32_t> absorbed;
+    for (const std::string& name : op.absorbed) {
+      const auto [known, is_new] = name_index_.try_emplace(name, static_cast<uint32_t>(node_names_.size()));
+      if (is_new) node_names_.push_back(name);
+      absorbed.push_back(known->second);
+    }
+    const auto name = text(op.name);
+    const auto absorbed_row = builder_->CreateVector(absorbed);
+    const auto inputs = builder_->CreateVector(op.inputs);
+    const auto outputs = builder_->CreateVector(op.outputs);
+    const auto params = std::visit([&](const auto& own) { return this->params(own); }, op.params);
+    const uint32_t macs = expressions_->of(op.macs);
+    // The schema's union has the order of OperatorKind, from 1.
+    return format::CreateOperator(*builder_, name, absorbed_row, inputs, outputs,
+                                  static_cast<format::Params>(static_cast<int>(op.kind) + 1), params, scratch, macs);
+  }
+
+  using ParamsOffset = flatbuffers::Offset<void>;
+
+  ParamsOffset params(const Elementwise& program) {
+    std::vector<format::ElementwiseSource> sources;
+    for (const auto& source : program.sources)
+      sources.emplace_back(static_cast<format::SourceKind>(source.kind), static_cast<uint8_t>(source.axis),
+                           source.kind == SourceKind::dimension ? expressions_->of(source.value) : 0);
+    std::vector<format::ElementwiseInstruction> instructions;
+    for (const Instruction& step : program.instructions)
+      instructions.emplace_back(static_cast<uint8_t>(step.step), step.result, step.operands[0], step.operands[1],
+                                step.operands[2]);
+    const auto source_row = builder_->CreateVectorOfStructs(sources);
+    const auto immediates = builder_->CreateVector(program.immediates);
+    const auto instruction_row = builder_->CreateVectorOfStructs(instructions);
+    const auto results = builder_->CreateVector(program.results);
+    return format::CreateElementwise(*builder_, source_row, immediates, instruction_row, results).Union();
+  }
+  ParamsOffset params(const CopyParams&) { return format::CreateCopy(*builder_).Union(); }
+  ParamsOffset params(const GatherParams& p) { return format::CreateGather(*builder_, p.axis).Union(); }
+  ParamsOffset params(const MatmulParams& p) {
+    return format::CreateMatmul(*builder_, static_cast<format::Activation>(p.activation), p.packed != 0).Union();
+  }
+  ParamsOffset params(const AttentionLowered& a) {
+    const AttentionParams& p = a.params;
+    return format::CreateAttention(*builder_, p.scale, p.causal != 0, p.window != 0, p.block_rows,
+                                   expressions_->of(a.offset), p.window_left, p.window_right)
+        .Union();
+  }
+  ParamsOffset params(const NormalizeParams& p) {
+    return format::CreateNormalize(*builder_, static_cast<format::Normalization>(p.kind), p.epsilon).Union();
+  }
+  ParamsOffset params(const SoftmaxParams& p) { return format::CreateSoftmax(*builder_, p.log != 0).Union(); }
+  ParamsOffset params(const ReduceParams& p) {
+    return format::CreateReduce(*builder_, static_cast<format::Reduction>(p.kind), p.axes, p.last_index != 0).Union();
+  }
+  ParamsOffset params(const RecurrentParams& p) {
+    return format::CreateRecurrent(*builder_, static_cast<format::Cell>(p.cell),
+                                   static_cast<format::Direction>(p.direction), p.linear_before_reset != 0, p.hidden,
+                                   p.chunk)
+        .Union();
+  }
+
+  const Lowered& lowered_;
+  const Plan& plan_;
+  const std::map<std::string, int>& fusions_;
+  std::vector<std::optional<uint64_t>> constants_;  // of storages: bytes from the first constant
+  uint64_t constants_end_ = 0;
+  std::vector<std::string> node_names_;
+  std::map<std::string, uint32_t> name_index_;
+  flatbuffers::FlatBufferBuilder* builder_ = nullptr;
+  ExpressionTable* expressions_ = nullptr;
+};
+
+bool holds(const Constraint& constraint, const std::map<std::string, Dimension>& ranges) {
+  const Expression::Range left = constraint.left.range(ranges), right = constraint.right.range(ranges);
+  if (left.lower > right.upper) return false;
+  return constraint.relation == Constraint::Relation::less_equal || right.lower <= left.upper;
+}
+
+}  // namespace
+
+std::map<std::string, int64_t> start_point(const std::map<std::string, Dimension>& dimensions,
+                                           const std::vector<Constraint>& constraints) {
+  // Depth first, large values first: the first setting found is the one wanted. What the bounds of the rest already
+  // rule out is not looked into.
+  std::vector<std::string> names;
+  for (const auto& [name, dimension] : dimensions) names.push_back(name);
+  int64_t budget = 10'000'000;
+  auto ranges = dimensions;
+  const std::function<bool(size_t)> search = [&](size_t depth) {
+    if (--budget < 0) return false;
+    if (!std::all_of(constraints.begin(), constraints.end(), [&](const Constraint& c) { return holds(c, ranges); }))
+      return false;
+    if (depth == names.size()) return true;
+    Dimension& range = ranges[names[depth]];
+    const Dimension whole = dimensions.at(names[depth]);
+    for (int64_t value = whole.upper; value >= whole.lower; --value) {
+      range.lower = range.upper = value;
+      if (search(depth + 1)) return true;
+    }
+    range = whole;
+    return false;
+  };
+  if (!search(0)) throw Error(Fault::model, "no values of the dimensions satisfy the constraints of the model");
+  std::map<std::string, int64_t> result;
+  for (const auto& [name, range] : ranges) result[name] = range.lower;
+  return result;
+}
+
+std::vector<std::byte> write(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions) {
+  return Writer(lowered, plan, fusions).run();
+}
+
+}  // namespace heed::tools
