@@ -1,0 +1,224 @@
+#include "tools/onnx/dimensions.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <optional>
+#include <set>
+
+#include "tools/error.h"
+
+namespace heed::tools {
+namespace {
+
+// Sizes are 32-bit on the device.
+constexpr int64_t largest_size = INT32_MAX;
+
+bool is_name_character(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == ':';
+}
+
+/// Any text as a name that expressions can hold.
+std::string as_name(std::string_view text) {
+  std::string name(text);
+  for (char& c : name) c = is_name_character(c) ? c : '_';
+  if (!std::isalpha(static_cast<unsigned char>(name[0]))) name.insert(0, "_");
+  return name;
+}
+
+/// "batch-size" is a name, "past - 1" and "past-1" are differences.
+bool has_hyphen_in_name(std::string_view text) {
+  for (size_t i = 1; i + 1 < text.size(); ++i) {
+    if (text[i] == '-' && is_name_character(text[i - 1]) && std::isalpha(static_cast<unsigned char>(text[i + 1])))
+      return true;
+  }
+  return false;
+}
+
+Expression expression_of(std::string_view text) {
+  if (!has_hyphen_in_name(text)) {
+    if (const auto parsed = Expression::parse(std::string(text))) return *parsed;
+  }
+  return Expression::dimension(as_name(text));
+}
+
+bool is_named_like_a_batch(std::string name) {
+  if (name == "N" || name == "n" || name == "B" || name == "b" || name == "bs") return true;
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  return name.find("batch") != std::string::npos;
+}
+
+std::optional<int64_t> integer(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+struct Option {
+  std::string target;  // NAME or INPUT:AXIS
+  int64_t lower, upper;
+};
+
+template <class... Args>
+Error wrong(fmt::format_string<Args...> text, Args&&... args) {
+  return Error(Fault::command_line, fmt::format(text, std::forward<Args>(args)...));
+}
+
+Option read_option(const std::string& text) {
+  const size_t equals = text.rfind('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw wrong("--dim {}: write NAME=N, NAME=LO..HI or INPUT:AXIS=LO..HI", text);
+  }
+  const std::string_view range = std::string_view(text).substr(equals + 1);
+  const size_t dots = range.find("..");
+  const auto lower = integer(range.substr(0, dots));
+  const auto upper = dots == std::string_view::npos ? lower : integer(range.substr(dots + 2));
+  if (!lower || !upper) throw wrong("--dim {}: '{}' is neither a number nor a range LO..HI", text, range);
+  if (*lower < 0 || *upper > largest_size) throw wrong("--dim {}: sizes are from 0 to {}", text, largest_size);
+  if (*lower > *upper) throw wrong("--dim {}: {} is larger than {}", text, *lower, *upper);
+  return {text.substr(0, equals), *lower, *upper};
+}
+
+class Binder {
+ public:
+  Binder(const std::vector<const onnx::ValueInfo*>& inputs, std::vector<std::string>& notes)
+      : inputs_(inputs), notes_(notes) {}
+
+  BoundInputs run(const std::vector<std::string>& options) {
+    name_dimensions();
+    for (const std::string& option : options) {
+      try {
+        apply(read_option(option), option);
+      } catch (const Error& e) {
+        problems_.push_back(e.what());
+      }
+    }
+    if (!problems_.empty()) throw Error(Fault::command_line, problems_);
+    settle_batches();
+    ask_for_unbound();
+
+    BoundInputs result;
+    result.dims = dims_;
+    for (const auto& [name, dimension] : bound_) {
+      if (dimension.lower < dimension.upper) {
+        result.dimensions[name] = dimension;
+        continue;
+      }
+      for (Dims& dims : result.dims) {
+        for (Expression& dim : dims) dim = dim.substitute(name, dimension.lower);
+      }
+    }
+    for (size_t i = 0; i < inputs_.size(); ++i) check_positive(i, result);
+    return result;
+  }
+
+ private:
+  void name_dimensions() {
+    for (const onnx::ValueInfo* input : inputs_) {
+      Dims& dims = dims_.emplace_back();
+      if (!input->axes) throw Error(Fault::model, fmt::format("input '{}' has no shape, not even a rank", input->name));
+      for (size_t axis = 0; axis < input->axes->size(); ++axis) {
+        const onnx::Axis& a = (*input->axes)[axis];
+        if (a.size && *a.size > largest_size) {
+          throw Error(Fault::model, fmt::format("input '{}': axis {} has size {}", input->name, axis, *a.size));
+        }
+        if (a.size && *a.size >= 0) {  // some exporters write -1 for "unknown"
+          dims.push_back(*a.size);
+          continue;
+        }
+        if (a.text.empty()) {
+          dims.push_back(Expression::dimension(fmt::format("{}:{}", as_name(input->name), axis)));
+        } else {
+          dims.push_back(expression_of(a.text));
+        }
+        std::vector<std::string> names;
+        dims.back().collect(names);
+        for (std::string& name : names) {
+          if (std::find(names_.begin(), names_.end(), name) == names_.end()) names_.push_back(std::move(name));
+        }
+      }
+    }
+  }
+
+  void apply(const Option& option, const std::string& text) {
+    const std::string name = find(option.target, text);
+    const auto [entry, is_new] = bound_.try_emplace(name, Dimension{name, option.lower, option.upper});
+    if (!is_new) throw wrong("--dim {}: '{}' is given twice", text, name);
+  }
+
+  std::string find(const std::string& target, const std::string& text) const {
+    const size_t colon = target.rfind(':');
+    const auto axis = colon == std::string::npos ? std::nullopt : integer(std::string_view(target).substr(colon + 1));
+    if (axis) {
+      for (size_t i = 0; i < inputs_.size(); ++i) {
+        if (inputs_[i]->name != std::string_view(target).substr(0, colon)) continue;
+        if (*axis < 0 || *axis >= static_cast<int64_t>(dims_[i].size())) {
+          throw wrong("--dim {}: input '{}' has axes 0 to {}", text, inputs_[i]->name, int(dims_[i].size()) - 1);
+        }
+        const Expression& dim = dims_[i][static_cast<size_t>(*axis)];
+        for (const std::string& name : names_) {
+          if (dim == Expression::dimension(name)) return name;
+        }
+        throw wrong("--dim {}: this axis is {}, no dimension of its own", text, dim.text());
+      }
+    }
+    const std::string name = as_name(target);
+    if (std::find(names_.begin(), names_.end(), name) != names_.end()) return name;
+    if (names_.empty()) throw wrong("--dim {}: all sizes of this model are fixed", text);
+    throw wrong("--dim {}: there is no dimension '{}'; this model has {}", text, target, fmt::join(names_, ", "));
+  }
+
+  void settle_batches() {
+    for (const Dims& dims : dims_) {
+      for (const std::string& name : names_) {
+        const bool leads = !dims.empty() && dims[0] == Expression::dimension(name);
+        const bool unnamed = name.find(':') != std::string::npos;
+        if (!leads || unnamed || bound_.count(name) || !is_named_like_a_batch(name)) continue;
+        bound_[name] = {name, 1, 1};
+        notes_.push_back(fmt::format("dimension '{}' is 1 (--dim {}=LO..HI makes it variable)", name, name));
+      }
+    }
+  }
+
+  void ask_for_unbound() const {
+    std::string options, names;
+    for (const std::string& name : names_) {
+      if (bound_.count(name)) continue;
+      options += fmt::format(" --dim {}=1..128", name);
+      names += (names.empty() ? "" : ", ") + name;
+    }
+    if (options.empty()) return;
+    throw wrong("bounds are needed for {}; add, with your own numbers:{}", names, options);
+  }
+
+  /// "past - 1" with past = 0..8 is no size.
+  void check_positive(size_t i, const BoundInputs& result) const {
+    for (size_t axis = 0; axis < result.dims[i].size(); ++axis) {
+      const Expression& dim = result.dims[i][axis];
+      const auto [lower, upper] = dim.range(result.dimensions);
+      if (lower >= 0 && upper <= largest_size) continue;
+      throw wrong("input '{}': axis {}, {}, runs from {} to {} under the given bounds", inputs_[i]->name, axis,
+                  (*inputs_[i]->axes)[axis].text, lower, upper);
+    }
+  }
+
+  const std::vector<const onnx::ValueInfo*>& inputs_;
+  std::vector<std::string>& notes_;
+  std::vector<Dims> dims_;
+  std::vector<std::string> names_;  // in the order of the inputs; an axis without a text is INPUT:AXIS
+  std::map<std::string, Dimension> bound_;
+  std::vector<std::string> problems_;
+};
+
+}  // namespace
+
+BoundInputs bind_dimensions(const std::vector<const onnx::ValueInfo*>& inputs, const std::vector<std::string>& options,
+                            std::vector<std::string>& notes) {
+  return Binder(inputs, notes).run(options);
+}
+
+}  // namespace heed::tools

@@ -1,0 +1,176 @@
+// Operators over sequences: recurrent layers and attention.
+#include <algorithm>
+#include <cmath>
+
+#include "tools/onnx/lowering.h"
+
+namespace heed::tools {
+namespace {
+
+using onnx::DataType;
+
+// --- Recurrent layers ------------------------------------------------------------------------------------
+
+Direction direction_of(Lowering& l) {
+  const std::string text = l.text("direction", "forward");
+  if (text == "forward") return Direction::forward;
+  if (text == "reverse") return Direction::reverse;
+  if (text == "bidirectional") return Direction::both;
+  refuse("attribute 'direction' = '{}'", text);
+}
+
+void expect_activations(Lowering& l, std::vector<std::string> usual, Direction direction) {
+  if (direction == Direction::both) {
+    const std::vector<std::string> once = usual;
+    usual.insert(usual.end(), once.begin(), once.end());
+  }
+  const auto given = l.texts("activations");
+  if (!given || given->empty()) return;
+  const auto same = [](const std::string& a, const std::string& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+  };
+  if (given->size() != usual.size() || !std::equal(given->begin(), given->end(), usual.begin(), same)) {
+    refuse("attribute 'activations' = '{}' is not supported, only '{}'", fmt::join(*given, ", "),
+           fmt::join(usual, ", "));
+  }
+}
+
+/// Lengths of the batch's sequences are honoured where all are the whole length.
+void expect_whole_sequences(Lowering& l, const Expression& steps) {
+  if (!l.has(4)) return;
+  const auto known = l.graph.value(l.value(4)).constant;
+  const auto length = steps.constant();
+  bool whole = known && length;
+  for (size_t i = 0; whole && i < known->integers().size(); ++i) whole = known->integers()[i] == *length;
+  if (!whole)
+    refuse("operand 4, '{}' (sequence_lens), is supported only where it is the whole length", l.node.inputs[4]);
+}
+
+void expect_no_peepholes(Lowering& l) {
+  if (!l.has(7)) return;
+  const auto known = l.graph.value(l.value(7)).constant;
+  bool zero = known.has_value() && known->type == Type::f32;
+  for (size_t i = 0; zero && i < known->floats().size(); ++i) zero = known->floats()[i] == 0;
+  if (!zero) refuse("operand 7, '{}' (peepholes), is not supported", l.node.inputs[7]);
+}
+
+template <Cell Kind>
+void recurrent(Lowering& l) {
+  const Operand x = l.operand(0);
+  const bool batch_first = l.integer("layout", 0) != 0;
+  const Direction direction = direction_of(l);
+  const auto front = [&](ValueId v) {  // the batch's axis, first in the model where `layout` is 1, to its place behind
+    return batch_first && v != no_value ? l.transpose(v, {1, 0, 2}) : v;
+  };
+  if (l.rank(x.id) != 3) refuse("a tensor of rank {}, not 3", l.rank(x.id));
+  const ValueId sequence = front(x.id);
+  const ValueId w = l.value(1), r = l.value(2), b = l.optional(3).id;
+  const auto hidden = l.rank(r) == 3 ? l.dims(r)[2].constant() : std::nullopt;
+  if (!hidden) refuse("operand 2, the recurrent weights, has to be of rank 3 and of known size");
+  if (l.integer("hidden_size", *hidden) != *hidden) {
+    refuse("attribute 'hidden_size' is {}, the weights are for {}", l.integer("hidden_size"), *hidden);
+  }
+  expect_whole_sequences(l, l.dims(sequence)[0]);
+  std::vector<ValueId> operands = {sequence, w, r, b, front(l.optional(5).id)};
+  bool linear_before_reset = false;
+  if (Kind == Cell::lstm) {
+    expect_activations(l, {"Sigmoid", "Tanh", "Tanh"}, direction);
+    l.expect("input_forget", 0);
+    operands.push_back(front(l.optional(6).id));
+    expect_no_peepholes(l);
+  } else if (Kind == Cell::gru) {
+    expect_activations(l, {"Sigmoid", "Tanh"}, direction);
+    linear_before_reset = l.integer("linear_before_reset", 0) != 0;
+  } else {
+    expect_activations(l, {"Tanh"}, direction);
+  }
+  while (operands.back() == no_value) operands.pop_back();
+  const NodeId id = l.graph.add(Recurrent{Kind, direction, linear_before_reset, *hidden}, operands, l.name, {l.name});
+  const std::vector<ValueId> outputs = l.graph.node(id).outputs;
+  l.result(0, batch_first ? l.transpose(outputs[0], {2, 0, 1, 3}) : outputs[0], x.type);
+  for (size_t i = 1; i < outputs.size(); ++i) {
+    if (l.wants(i)) l.result(i, front(outputs[i]), x.type);
+  }
+}
+
+// --- Attention -------------------------------------------------------------------------------------------
+
+/// [B, T, H * D] as [B, H, T, D]; a tensor of rank 4 is so already.
+ValueId split_heads(Lowering& l, ValueId x, int64_t heads) {
+  const Dims dims = l.dims(x);
+  if (dims.size() == 4) return x;
+  if (dims.size() != 3 || heads < 1) refuse("an operand of rank {} with {} heads", dims.size(), heads);
+  const Expression depth = l.simplify(Expression::divide(dims[2], heads));
+  return l.transpose(l.reshape(x, {dims[0], dims[1], heads, depth}), {0, 2, 1, 3});
+}
+
+/// The mask as [B, H, Tq, Tk] with axes of size 1 in front; keys that it does not reach are masked.
+ValueId full_mask(Lowering& l, ValueId mask, const Expression& keys) {
+  Dims dims = l.dims(mask);
+  if (dims.size() < 2 || dims.size() > 4) refuse("a mask of rank {}", dims.size());
+  if (l.type(mask) == Type::i32) refuse("a mask of integers");
+  dims.insert(dims.begin(), 4 - dims.size(), 1);
+  ValueId y = l.reshape(mask, dims);
+  const Expression missing = l.simplify(keys - dims[3]);
+  if (dims[3].is_constant(1) || l.range(missing).lower <= 0) return y;
+  const bool logic = l.type(y) == Type::boolean;
+  if (logic) y = l.map(Step::b_to_i, {y});
+  y = l.add(Pad{{0, 0, 0, 0}, {0, 0, 0, missing}, logic ? 0 : -INFINITY}, {y});
+  return logic ? l.map(Step::i_to_b, {y}) : y;
+}
+
+void attention(Lowering& l) {
+  const Operand q_in = l.operand(0);
+  const bool flat = l.rank(q_in.id) == 3;
+  const int64_t heads = l.integer("q_num_heads", 0), shared = l.integer("kv_num_heads", 0);
+  const ValueId q = split_heads(l, q_in.id, heads);
+  ValueId k = split_heads(l, l.value(1), shared), v = split_heads(l, l.value(2), shared);
+  Attention op;
+  if (l.has(4) != l.has(5)) refuse("only one of past_key and past_value is given");
+  op.causal = l.integer("is_causal", 0) != 0;
+  if (l.has(4)) {
+    k = l.add(Concat{2}, {l.value(4), k});
+    v = l.add(Concat{2}, {l.value(5), v});
+    op.offset = l.dims(l.value(4))[2];  // queries stand behind the keys of the past
+  }
+  if (l.wants(1)) l.result(1, k, l.operand(1).type);
+  if (l.wants(2)) l.result(2, v, l.operand(2).type);
+  if (l.real("softcap", 0) != 0) refuse("attribute 'softcap' is not supported");
+  l.ignore("softmax_precision");      // always float32
+  l.ignore("qk_matmul_output_mode");  // of output 3, which is refused
+  const auto depth = l.dims(q)[3].constant();
+  if (!l.has_attribute("scale") && !depth) refuse("the size of a head is not known");
+  op.scale =
+      l.has_attribute("scale") ? l.real("scale") : static_cast<float>(1 / std::sqrt(static_cast<double>(*depth)));
+  const Expression keys = l.dims(k)[2];
+  std::vector<ValueId> operands = {q, k, v, no_value, no_value};
+  if (l.has(3)) operands[3] = full_mask(l, l.value(3), keys);
+  if (l.has(6)) {
+    const ValueId lengths = l.unsqueeze(l.value(6), 1);
+    operands[4] = l.map(Step::i_less, {l.iota({1, keys}, 1), lengths});
+  }
+  while (operands.back() == no_value) operands.pop_back();
+  const ValueId y = l.add(op, operands);
+  const Dims dims = l.dims(y);
+  if (!flat) {
+    l.result(0, y, q_in.type);
+    return;
+  }
+  l.result(0, l.reshape(l.transpose(y, {0, 2, 1, 3}), {dims[0], dims[2], dims[1] * dims[3]}), q_in.type);
+}
+
+constexpr LoweringRow rows[] = {
+    {"", "Attention", 23, attention},
+    {"", "GRU", 7, recurrent<Cell::gru>},
+    {"", "LSTM", 7, recurrent<Cell::lstm>},
+    {"", "RNN", 7, recurrent<Cell::rnn>},
+};
+
+}  // namespace
+
+std::span<const LoweringRow> sequence_lowerings() {
+  return rows;
+}
+
+}  // namespace heed::tools

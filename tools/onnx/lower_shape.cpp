@@ -1,0 +1,485 @@
+// Operators that move elements without computing, make them from positions, or compute shapes.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "tools/onnx/lowering.h"
+
+namespace heed::tools {
+namespace {
+
+using onnx::DataType;
+
+// A float Range is computed at conversion; a longer one belongs in no model.
+constexpr double longest_range = 1 << 24;
+// Slices write "to the end" as the largest integer.
+constexpr int64_t beyond = INT32_MAX;
+
+size_t at(int axis) {
+  return static_cast<size_t>(axis);
+}
+
+/// The axes named by operand `i` or by attribute "axes", counted from the front; nothing where neither is there.
+std::optional<std::vector<int>> axes_of(Lowering& l, size_t operand, int rank) {
+  std::optional<std::vector<int64_t>> given;
+  if (l.has_attribute("axes")) {
+    given = l.integers("axes");
+  } else if (l.has(operand)) {
+    given = l.numbers(operand);
+  }
+  if (!given) return std::nullopt;
+  std::vector<int> axes;
+  for (const int64_t a : *given) {
+    const int axis = Lowering::axis(a, rank);
+    if (std::find(axes.begin(), axes.end(), axis) != axes.end()) refuse("axis {} is named twice", a);
+    axes.push_back(axis);
+  }
+  return axes;
+}
+
+// --- Shapes as data --------------------------------------------------------------------------------------
+
+void shape(Lowering& l) {
+  const Dims dims = l.dims(l.value(0));
+  const auto rank = static_cast<int64_t>(dims.size());
+  const auto bound = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + rank : i, 0, rank); };
+  const int64_t start = bound(l.integer("start", 0)), end = std::max(start, bound(l.integer("end", rank)));
+  l.result(0, l.sizes_constant(Dims(dims.begin() + start, dims.begin() + end)), DataType::i64);
+}
+
+void size(Lowering& l) {
+  l.result(0, l.add(Size{count(l.dims(l.value(0)))}, {}), DataType::i64);
+}
+
+void constant(Lowering& l) {
+  if (const onnx::Tensor* t = l.tensor("value")) {
+    l.result(0, l.graph.constant(l.name, onnx::literal(*t)), t->type);
+  } else if (l.has_attribute("value_float")) {
+    l.result(0, l.real_constant(l.real("value_float")), DataType::f32);
+  } else if (l.has_attribute("value_int")) {
+    l.result(0, l.integer_constant(l.integer("value_int")), DataType::i64);
+  } else if (auto reals = l.reals("value_floats")) {
+    const auto n = static_cast<int64_t>(reals->size());
+    l.result(0, l.graph.constant(l.name, Literal::of({n}, std::move(*reals))), DataType::f32);
+  } else if (auto integers = l.integers("value_ints")) {
+    const auto n = static_cast<int64_t>(integers->size());
+    l.result(0, l.graph.constant(l.name, Literal::of({n}, std::move(*integers))), DataType::i64);
+  }  // else: strings and sparse tensors, which remain as attributes that were not read
+}
+
+void constant_of_shape(Lowering& l) {
+  const onnx::Tensor* t = l.tensor("value");
+  Literal value = t == nullptr ? Literal::of({}, std::vector<float>{0}) : onnx::literal(*t);
+  if (value.count() != 1) refuse("attribute 'value' has {} elements, not one", value.count());
+  value.dims.clear();
+  const ValueId scalar = l.graph.constant(l.name, std::move(value));
+  l.result(0, l.expand(scalar, l.sizes(0)), t == nullptr ? DataType::f32 : t->type);
+}
+
+// --- Views -----------------------------------------------------------------------------------------------
+
+void reshape(Lowering& l) {
+  const Operand x = l.operand(0);
+  const Dims dims = l.dims(x.id);
+  Dims target = l.sizes(1);
+  const bool zero_is_zero = l.integer("allowzero", 0) != 0;
+  std::optional<size_t> open;
+  Expression known = 1;
+  for (size_t i = 0; i < target.size(); ++i) {
+    if (target[i].is_constant(-1)) {
+      if (open) refuse("the new shape has more than one -1");
+      open = i;
+      continue;
+    }
+    if (target[i].is_constant(0) && !zero_is_zero) {
+      if (i >= dims.size()) refuse("the new shape copies axis {} of a tensor of rank {}", i, dims.size());
+      target[i] = dims[i];
+    }
+    if (l.range(target[i]).lower < 0) refuse("the new shape has a size of {}", target[i].text());
+    known = known * target[i];
+  }
+  if (open) {
+    if (known.is_constant(0)) refuse("the new shape has a 0 and a -1");
+    const Expression total = count(dims);
+    target[*open] = l.simplify(Expression::divide(total, known));
+    l.graph.unify(target[*open] * known, total, l.name);
+  }
+  l.result(0, l.reshape(x.id, target), x.type);
+}
+
+void squeeze(Lowering& l) {
+  const Operand x = l.operand(0);
+  const Dims dims = l.dims(x.id);
+  const auto axes = axes_of(l, 1, l.rank(x.id));
+  Dims left;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const bool named = axes && std::find(axes->begin(), axes->end(), int(i)) != axes->end();
+    if (named) l.graph.unify(dims[i], 1, l.name);
+    if (named || (!axes && dims[i].is_constant(1))) continue;
+    left.push_back(dims[i]);
+  }
+  l.result(0, l.reshape(x.id, left), x.type);
+}
+
+void unsqueeze(Lowering& l) {
+  const Operand x = l.operand(0);
+  const Dims dims = l.dims(x.id);
+  const size_t added = l.has(1) ? l.sizes(1).size() : l.integers("axes").value_or(std::vector<int64_t>{}).size();
+  const auto axes = axes_of(l, 1, static_cast<int>(dims.size() + added));
+  if (!axes) refuse("no axes are given");
+  Dims wider(dims.size() + added, Expression(-1));
+  for (const int axis : *axes) wider[at(axis)] = 1;
+  for (size_t from = 0, to = 0; to < wider.size(); ++to) {
+    if (wider[to].is_constant(-1)) wider[to] = dims[from++];
+  }
+  l.result(0, l.reshape(x.id, wider), x.type);
+}
+
+void flatten(Lowering& l) {
+  const Operand x = l.operand(0);
+  const Dims dims = l.dims(x.id);
+  const auto middle = dims.begin() + Lowering::axis(l.integer("axis", 1), l.rank(x.id), true);
+  l.result(0, l.reshape(x.id, {count(Dims(dims.begin(), middle)), count(Dims(middle, dims.end()))}), x.type);
+}
+
+void transpose(Lowering& l) {
+  const Operand x = l.operand(0);
+  const int rank = l.rank(x.id);
+  std::vector<int> permutation(at(rank));
+  std::iota(permutation.rbegin(), permutation.rend(), 0);
+  if (const auto given = l.integers("perm")) {
+    if (given->size() != permutation.size()) refuse("attribute 'perm' has {} axes, the tensor {}", given->size(), rank);
+    std::vector<bool> seen(at(rank));
+    for (size_t i = 0; i < given->size(); ++i) {
+      permutation[i] = Lowering::axis((*given)[i], rank);
+      if (seen[at(permutation[i])]) refuse("attribute 'perm' names axis {} twice", permutation[i]);
+      seen[at(permutation[i])] = true;
+    }
+  }
+  l.result(0, l.transpose(x.id, permutation), x.type);
+}
+
+/// Where numpy's rules put an index of a slice: negative ones count from the end, then it is clamped to [lowest,
+/// highest].
+Expression slice_bound(Lowering& l, const Expression& index, const Expression& size, const Expression& lowest,
+                       const Expression& highest) {
+  const auto [lower, upper] = l.range(index);
+  if (lower >= beyond) return highest;
+  if (upper <= -beyond) return lowest;
+  if (lower < 0 && upper >= 0) refuse("the bound {} may be negative or not", index.text());
+  const Expression counted = upper < 0 ? index + size : index;
+  return l.simplify(Expression::minimum(Expression::maximum(counted, lowest), highest));
+}
+
+void slice(Lowering& l) {
+  const Operand x = l.operand(0);
+  Dims dims = l.dims(x.id);
+  const int rank = l.rank(x.id);
+  const std::vector<Expression> starts = l.sizes(1), ends = l.sizes(2);
+  std::vector<int> axes(starts.size());
+  std::iota(axes.begin(), axes.end(), 0);
+  if (l.has(3)) axes = *axes_of(l, 3, rank);
+  const std::vector<int64_t> steps = l.has(4) ? l.numbers(4) : std::vector<int64_t>(starts.size(), 1);
+  if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size()) {
+    refuse("{} starts, {} ends, {} axes, {} steps", starts.size(), ends.size(), axes.size(), steps.size());
+  }
+  Slice all{std::vector<Expression>(dims.size()), std::vector<int64_t>(dims.size(), 1), {}};
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const size_t axis = at(Lowering::axis(axes[i], rank));
+    const Expression size = dims[axis];
+    const int64_t step = steps[i];
+    if (step == 0 || step < -beyond || step > beyond) refuse("the step of axis {} is {}", axis, step);
+    const bool forward = step > 0;
+    const Expression lowest = forward ? 0 : -1, highest = forward ? size : size - 1;
+    const Expression start = slice_bound(l, starts[i], size, 0, highest);
+    const Expression end = slice_bound(l, ends[i], size, lowest, highest);
+    const Expression span = forward ? end - start : start - end;
+    const int64_t stride = forward ? step : -step;
+    dims[axis] = l.simplify(Expression::maximum(Expression::divide(span + (stride - 1), stride), 0));
+    all.starts[axis] = dims[axis].is_constant(0) ? Expression(0) : start;
+    all.steps[axis] = step;
+  }
+  all.dims = std::move(dims);
+  l.result(0, l.add(all, {x.id}), x.type);
+}
+
+void split(Lowering& l) {
+  const Operand x = l.operand(0);
+  const int axis = Lowering::axis(l.integer("axis", 0), l.rank(x.id));
+  const Expression size = l.dims(x.id)[at(axis)];
+  const size_t parts = l.node.outputs.size();
+  std::vector<Expression> lengths;
+  if (l.has(1)) {
+    lengths = l.sizes(1);
+  } else if (const auto given = l.integers("split")) {
+    lengths.assign(given->begin(), given->end());
+  }
+  if (lengths.empty()) {
+    const int64_t wanted = l.integer("num_outputs", static_cast<int64_t>(parts));
+    if (wanted != static_cast<int64_t>(parts)) refuse("attribute 'num_outputs' is {}, the node has {}", wanted, parts);
+    const auto known = size.constant();
+    const auto n = static_cast<int64_t>(parts);
+    const Expression each = known ? Expression((*known + n - 1) / n) : l.simplify(Expression::divide(size, n));
+    if (!known) l.graph.unify(each * n, size, l.name);
+    lengths.assign(parts, each);
+    if (known) lengths.back() = *known - (n - 1) * *each.constant();  // the last part may be shorter
+  }
+  if (lengths.size() != parts) refuse("{} lengths for {} outputs", lengths.size(), parts);
+  Expression start = 0;
+  for (size_t i = 0; i < parts; ++i) {
+    if (l.range(lengths[i]).lower < 0) refuse("part {} has the length {}", i, lengths[i].text());
+    if (l.wants(i)) l.result(i, l.slice(x.id, axis, start, lengths[i]), x.type);
+    start = start + lengths[i];
+  }
+  l.graph.unify(start, size, l.name);
+}
+
+void concat(Lowering& l) {
+  const Operand first = l.operand(0);
+  const int axis = Lowering::axis(l.integer("axis"), l.rank(first.id));
+  std::vector<ValueId> parts;
+  for (size_t i = 0; i < l.count(); ++i) parts.push_back(l.value(i));
+  l.result(0, l.add(Concat{axis}, parts), first.type);
+}
+
+void expand(Lowering& l) {
+  const Operand x = l.operand(0);
+  Dims dims = l.dims(x.id);
+  Dims target = l.sizes(1);
+  const size_t rank = std::max(dims.size(), target.size());
+  dims.insert(dims.begin(), rank - dims.size(), 1);
+  target.insert(target.begin(), rank - target.size(), 1);
+  for (size_t i = 0; i < rank; ++i) {
+    if (target[i].is_constant(1)) target[i] = dims[i];
+    if (!dims[i].is_constant(1)) {
+      l.graph.unify(dims[i], target[i], l.name);
+      target[i] = dims[i];
+    }
+  }
+  l.result(0, l.expand(x.id, target), x.type);
+}
+
+void tile(Lowering& l) {
+  const Operand x = l.operand(0);
+  const Dims dims = l.dims(x.id);
+  const std::vector<Expression> repeats = l.sizes(1);
+  if (repeats.size() != dims.size()) refuse("{} repeats for a tensor of rank {}", repeats.size(), dims.size());
+  Dims split, wide, joined;  // each repeated axis gets one before it
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (!repeats[i].is_constant(1)) {
+      split.push_back(1);
+      wide.push_back(repeats[i]);
+    }
+    split.push_back(dims[i]);
+    wide.push_back(dims[i]);
+    joined.push_back(dims[i] * repeats[i]);
+  }
+  l.result(0, l.reshape(l.expand(l.reshape(x.id, split), wide), joined), x.type);
+}
+
+void pad(Lowering& l) {
+  const Operand x = l.operand(0);
+  const int rank = l.rank(x.id);
+  const std::string mode = l.text("mode", "constant");
+  if (mode != "constant") refuse("attribute 'mode' = '{}' is not supported, only 'constant'", mode);
+  const std::vector<Expression> pads = l.sizes(1);
+  std::vector<int> axes(at(rank));
+  std::iota(axes.begin(), axes.end(), 0);
+  if (l.has(3)) axes = *axes_of(l, 3, rank);
+  if (pads.size() != 2 * axes.size()) refuse("{} pads for {} axes", pads.size(), axes.size());
+  float value = 0;
+  if (l.has(2)) {
+    const Literal given = l.constant(2);
+    if (given.count() != 1) refuse("the value to pad with has {} elements", given.count());
+    value = given.type == Type::f32   ? given.floats()[0]
+            : given.type == Type::i32 ? static_cast<float>(given.integers()[0])
+                                      : static_cast<float>(given.booleans()[0]);
+  }
+  // Negative pads crop.
+  ValueId y = x.id;
+  Pad wider{std::vector<Expression>(at(rank)), std::vector<Expression>(at(rank)), value};
+  for (size_t i = 0; i < axes.size(); ++i) {
+    Expression before = pads[i], after = pads[i + axes.size()];
+    const auto crops = [&](const Expression& e) {
+      const auto [lower, upper] = l.range(e);
+      if (lower < 0 && upper > 0) refuse("the padding {} may be negative or not", e.text());
+      return lower < 0;
+    };
+    const Expression cropped_before = crops(before) ? Expression(0) - before : 0;
+    const Expression cropped_after = crops(after) ? Expression(0) - after : 0;
+    const Expression size = l.dims(y)[at(axes[i])];
+    y = l.slice(y, axes[i], cropped_before, size - cropped_before - cropped_after);
+    wider.before[at(axes[i])] = before + cropped_before;
+    wider.after[at(axes[i])] = after + cropped_after;
+  }
+  const bool logic = l.type(y) == Type::boolean;
+  if (logic) y = l.map(Step::b_to_i, {y});
+  y = l.add(wider, {y});
+  if (logic) y = l.map(Step::i_to_b, {y});
+  l.result(0, y, x.type);
+}
+
+/// [N, C, H, W] with blocks of channels turned into squares of pixels, and back.
+void depth_to_space(Lowering& l) {
+  const Operand x = l.operand(0);
+  const int64_t block = l.integer("blocksize");
+  const std::string mode = l.text("mode", "DCR");
+  if (mode != "DCR" && mode != "CRD") refuse("attribute 'mode' = '{}'", mode);
+  const Dims d = l.dims(x.id);
+  if (d.size() != 4 || block < 1 || block > beyond) refuse("rank {}, blocksize {}", d.size(), block);
+  const Expression depth = l.simplify(Expression::divide(d[1], block * block));
+  l.graph.unify(depth * (block * block), d[1], l.name);
+  const bool depth_first = mode == "CRD";
+  const ValueId blocks = l.reshape(
+      x.id, depth_first ? Dims{d[0], depth, block, block, d[2], d[3]} : Dims{d[0], block, block, depth, d[2], d[3]});
+  const ValueId moved =
+      l.transpose(blocks, depth_first ? std::vector{0, 1, 4, 2, 5, 3} : std::vector{0, 3, 4, 1, 5, 2});
+  l.result(0, l.reshape(moved, {d[0], depth, d[2] * block, d[3] * block}), x.type);
+}
+
+void space_to_depth(Lowering& l) {
+  const Operand x = l.operand(0);
+  const int64_t block = l.integer("blocksize");
+  const Dims d = l.dims(x.id);
+  if (d.size() != 4 || block < 1 || block > beyond) refuse("rank {}, blocksize {}", d.size(), block);
+  const Expression height = l.simplify(Expression::divide(d[2], block)),
+                   width = l.simplify(Expression::divide(d[3], block));
+  l.graph.unify(height * block, d[2], l.name);
+  l.graph.unify(width * block, d[3], l.name);
+  const ValueId blocks = l.reshape(x.id, {d[0], d[1], height, block, width, block});
+  const ValueId moved = l.transpose(blocks, {0, 3, 5, 1, 2, 4});
+  l.result(0, l.reshape(moved, {d[0], d[1] * (block * block), height, width}), x.type);
+}
+
+// --- Indexing --------------------------------------------------------------------------------------------
+
+void gather(Lowering& l) {
+  const Operand table = l.operand(0);
+  const int axis = Lowering::axis(l.integer("axis", 0), l.rank(table.id));
+  const ValueId index = l.value(1);
+  if (l.type(index) != Type::i32) refuse("the index is of type {}", heed::name(l.type(index)));
+  const Value& known = l.graph.value(index);
+  if (known.constant && known.dims.empty()) {  // one row: a view
+    Dims dims = l.dims(table.id);
+    const int64_t row = known.constant->integers()[0];
+    const auto size = dims[at(axis)].constant();
+    if (size && (row < -*size || row >= *size)) refuse("index {} of an axis of size {}", row, *size);
+    const ValueId slice = l.slice(table.id, axis, row < 0 ? dims[at(axis)] + row : row, 1);
+    dims.erase(dims.begin() + axis);
+    l.result(0, l.reshape(slice, dims), table.type);
+    return;
+  }
+  l.result(0, l.add(Gather{axis}, {table.id, index}), table.type);
+}
+
+/// values = [off, on]; y = on where the index is the position along the new axis.
+void one_hot(Lowering& l) {
+  const Operand index = l.operand(0);
+  const Operand values = l.operand(2);
+  Expression depth;
+  if (l.type(l.value(1)) == Type::f32) {
+    const Literal given = l.constant(1);
+    if (given.count() != 1) refuse("the depth has {} elements", given.count());
+    depth = static_cast<int64_t>(given.floats()[0]);
+  } else {
+    depth = l.size(1);
+  }
+  const int rank = l.rank(index.id) + 1;
+  const int axis = Lowering::axis(l.integer("axis", -1), rank);
+  const ValueId whole = l.unsqueeze(l.cast(index.id, index.type, DataType::i64), axis);
+  const ValueId from_end = l.map(Step::i_add, {whole, l.add(Size{depth}, {})});
+  const ValueId counted = l.select(l.map(Step::i_less, {whole, l.integer_constant(0)}), from_end, whole);
+  Dims line(at(rank), 1);
+  line[at(axis)] = depth;
+  const ValueId here = l.map(Step::i_equal, {counted, l.iota(line, axis)});
+  l.result(0, l.select(here, l.element(values.id, 1), l.element(values.id, 0)), values.type);
+}
+
+// --- From positions --------------------------------------------------------------------------------------
+
+double element_of(const Literal& x) {
+  if (x.count() != 1 || x.type == Type::boolean) refuse("a bound of the range is no number");
+  return x.type == Type::f32 ? static_cast<double>(x.floats()[0]) : static_cast<double>(x.integers()[0]);
+}
+
+void range(Lowering& l) {
+  const Operand start = l.operand(0);
+  if (l.type(start.id) == Type::f32) {
+    const double first = element_of(l.constant(0)), limit = element_of(l.constant(1)),
+                 delta = element_of(l.constant(2));
+    const double count = std::max(0.0, std::ceil((limit - first) / delta));
+    if (!(count <= longest_range)) refuse("a range from {} to {} by {}", first, limit, delta);
+    std::vector<float> values(static_cast<size_t>(count));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(first + static_cast<double>(i) * delta);
+    const auto n = static_cast<int64_t>(values.size());
+    l.result(0, l.graph.constant(l.name, Literal::of({n}, std::move(values))), start.type);
+    return;
+  }
+  const Expression first = l.size(0), limit = l.size(1);
+  const int64_t delta = l.number(2);
+  if (delta == 0 || delta < -beyond || delta > beyond) refuse("a range by steps of {}", delta);
+  const Expression span = delta > 0 ? limit - first : first - limit;
+  const int64_t stride = delta > 0 ? delta : -delta;
+  const Expression count = l.simplify(Expression::maximum(Expression::divide(span + (stride - 1), stride), 0));
+  ValueId y = l.iota({count}, 0);
+  if (delta != 1) y = l.map(Step::i_mul, {y, l.integer_constant(delta)});
+  if (!first.is_constant(0)) y = l.map(Step::i_add, {y, l.add(Size{first}, {})});
+  l.result(0, y, start.type);
+}
+
+void eye_like(Lowering& l) {
+  const Operand x = l.operand(0);
+  const auto type = static_cast<DataType>(l.integer("dtype", static_cast<int64_t>(x.type)));
+  const Dims dims = l.dims(x.id);
+  if (dims.size() != 2) refuse("rank {}, where a matrix is expected", dims.size());
+  const ValueId shifted = l.map(Step::i_add, {l.iota({dims[0], 1}, 0), l.integer_constant(l.integer("k", 0))});
+  const ValueId here = l.map(Step::i_equal, {shifted, l.iota({1, dims[1]}, 1)});
+  l.result(0, l.cast(here, DataType::boolean, type), type);
+}
+
+/// Keeps the elements on one side of a diagonal, the others become 0.
+void trilu(Lowering& l) {
+  const Operand x = l.operand(0);
+  const bool upper = l.integer("upper", 1) != 0;
+  const Dims dims = l.dims(x.id);
+  if (dims.size() < 2) refuse("rank {}, where matrices are expected", dims.size());
+  ValueId row = l.iota({dims[dims.size() - 2], 1}, 0);
+  if (l.has(1)) row = l.map(Step::i_add, {row, l.reshape(l.value(1), {})});
+  const ValueId column = l.iota({1, dims.back()}, 1);
+  const ValueId kept = upper ? l.map(Step::i_less_equal, {row, column}) : l.map(Step::i_less_equal, {column, row});
+  const ValueId zero = l.cast(l.integer_constant(0), DataType::i64, x.type);
+  l.result(0, l.select(kept, x.id, zero), x.type);
+}
+
+constexpr LoweringRow rows[] = {
+    {"", "Concat", 4, concat},
+    {"", "Constant", 1, constant},
+    {"", "ConstantOfShape", 9, constant_of_shape},
+    {"", "DepthToSpace", 1, depth_to_space},
+    {"", "Expand", 8, expand},
+    {"", "EyeLike", 9, eye_like},
+    {"", "Flatten", 1, flatten},
+    {"", "Gather", 1, gather},
+    {"", "OneHot", 9, one_hot},
+    {"", "Pad", 11, pad},
+    {"", "Range", 11, range},
+    {"", "Reshape", 5, reshape},
+    {"", "Shape", 1, shape},
+    {"", "Size", 1, size},
+    {"", "Slice", 10, slice},
+    {"", "SpaceToDepth", 1, space_to_depth},
+    {"", "Split", 2, split},
+    {"", "Squeeze", 1, squeeze},
+    {"", "Tile", 6, tile},
+    {"", "Transpose", 1, transpose},
+    {"", "Trilu", 14, trilu},
+    {"", "Unsqueeze", 1, unsqueeze},
+};
+
+}  // namespace
+
+std::span<const LoweringRow> shape_lowerings() {
+  return rows;
+}
+
+}  // namespace heed::tools
