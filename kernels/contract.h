@@ -34,6 +34,14 @@ class Check {
     return equal(shape->dims[axis < 0 ? shape->rank + axis : axis], expected, i, what);
   }
 
+  /// The operand must be given with the type and the dimensions of operand `like`, which has been checked.
+  bool same_dims(int i, int like) {
+    const Shape* other = at(like);
+    if (violation_ || !operand(i, other->rank, other->type)) return false;
+    for (int axis = 0; axis < other->rank; ++axis) dim(i, axis, other->dims[axis], "dimensions differ");
+    return !violation_;
+  }
+
   /// The elements along the last axis must lie side by side. An absent operand passes.
   bool last_stride(int i) {
     const Shape* shape = at(i);

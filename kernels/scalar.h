@@ -46,6 +46,7 @@ HEED_INLINE M less(F a, F b) { return a < b; }
 HEED_INLINE M less_equal(F a, F b) { return a <= b; }
 HEED_INLINE M equal(F a, F b) { return a == b; }
 HEED_INLINE M less(I a, I b) { return a < b; }
+HEED_INLINE M less_equal(I a, I b) { return a <= b; }
 HEED_INLINE M equal(I a, I b) { return a == b; }
 HEED_INLINE F select(M m, F a, F b) { return m ? a : b; }
 HEED_INLINE I select(M m, I a, I b) { return m ? a : b; }
@@ -113,14 +114,14 @@ HEED_INLINE F flush(F a) {
 HEED_INLINE F max(F a, F b) {
   const I zeros = as_i(a) & as_i(b);
   const F c = a > b ? a : a < b ? b : as_f(zeros);
-  return flush((a <= b) | (b < a) ? c : as_f(0x7fc00000));
+  return flush(((a <= b) | (b < a)) ? c : as_f(0x7fc00000));
 }
 
 /// The smaller, NaN if an operand is NaN; -0 is smaller than +0; a subnormal counts as zero and becomes it.
 HEED_INLINE F min(F a, F b) {
   const I zeros = as_i(a) | as_i(b);
   const F c = a < b ? a : a > b ? b : as_f(zeros);
-  return flush((a <= b) | (b < a) ? c : as_f(0x7fc00000));
+  return flush(((a <= b) | (b < a)) ? c : as_f(0x7fc00000));
 }
 
 /// To the nearest integer, halves to even: 2^23 is added and taken off.

@@ -89,6 +89,7 @@ HEED_INLINE M less(F a, F b) { return {FBatch(a.v) < FBatch(b.v)}; }
 HEED_INLINE M less_equal(F a, F b) { return {FBatch(a.v) <= FBatch(b.v)}; }
 HEED_INLINE M equal(F a, F b) { return {FBatch(a.v) == FBatch(b.v)}; }
 HEED_INLINE M less(I a, I b) { return to_m(IBatch(a.v) < IBatch(b.v)); }
+HEED_INLINE M less_equal(I a, I b) { return to_m(IBatch(a.v) <= IBatch(b.v)); }
 HEED_INLINE M equal(I a, I b) { return to_m(IBatch(a.v) == IBatch(b.v)); }
 HEED_INLINE M operator&(M a, M b) { return {MBatch(a.v) & MBatch(b.v)}; }
 HEED_INLINE M operator|(M a, M b) { return {MBatch(a.v) | MBatch(b.v)}; }
@@ -279,10 +280,21 @@ HEED_INLINE F min(F a, F b) {
 #endif
 }
 
-/// Lane 0 of x with lanes i and i + W/2, then i and i + W/4, ... joined by `join`.
-template <class Join>
-HEED_INLINE float fold(F x, Join join) {
-  if constexpr (W >= 16) x = join(x, down<8>(x));
+HEED_INLINE int32_t first_lane(I a) {
+  return __builtin_bit_cast(int32_t, first_lane(as_f(a)));
+}
+template <int n>
+HEED_INLINE I down(I a) {
+  return as_i(down<n>(as_f(a)));
+}
+
+/// 16 accumulators, element i in lane i mod 16, joined by the fixed tree: i and i + 8, then i + 4, i + 2, i + 1.
+template <class V, class Join>
+HEED_INLINE auto fold16(const V (&v)[16 / W], Join join) {
+  V x = v[0];
+  if constexpr (W == 16) x = join(x, down<8>(x));
+  if constexpr (W == 8) x = join(v[0], v[1]);
+  if constexpr (W == 4) x = join(join(v[0], v[2]), join(v[1], v[3]));
   if constexpr (W >= 8) x = join(x, down<4>(x));
   x = join(x, down<2>(x));
   x = join(x, down<1>(x));
@@ -313,12 +325,7 @@ struct Lanes16 {
 
   template <class Join>
   HEED_INLINE float fold(Join join) const {
-    if constexpr (W == 16)
-      return HEED_ISA::fold(v[0], join);
-    else if constexpr (W == 8)
-      return HEED_ISA::fold(join(v[0], v[1]), join);
-    else
-      return HEED_ISA::fold(join(join(v[0], v[2]), join(v[1], v[3])), join);
+    return fold16(v, join);
   }
   HEED_INLINE float fold_sum() const {
     return fold([](F a, F b) HEED_INLINE_LAMBDA { return a + b; });

@@ -1,8 +1,8 @@
 #pragma once
 /// y[outer.., i.., inner..] = table[outer.., index[i..], inner..]
 ///
-/// A negative index counts from the end; then the index is clamped to the axis, so that no data steers an address outside. An
-/// index that comes straight from the caller is checked by the session before the run's first operator.
+/// A negative index counts from the end; then the index is clamped to the axis, so that no data steers an address
+/// outside. An index that comes straight from the caller is checked by the session before the run's first operator.
 ///
 /// inputs: 0 table, any type, any strides; 1 index i32, any strides
 /// outputs: 0 y, type of the table, rank(table) - 1 + rank(index), dense. scratch: none. Not in place.

@@ -1,9 +1,11 @@
 #pragma once
 /// layer  y = (x - mean) * rstd * scale + bias, rstd = 1 / sqrt(mean of (x - mean)^2 + epsilon)      (Ba et al. 2016)
-/// rms    y = x * rstd * scale (+ bias),        rstd = 1 / sqrt(mean of x^2 + epsilon)               (Zhang, Sennrich 2019)
+/// rms    y = x * rstd * scale (+ bias),        rstd = 1 / sqrt(mean of x^2 + epsilon)               (Zhang, Sennrich
+/// 2019)
 ///
-/// over the last axis. Sums are 16 accumulators (element i in accumulator i mod 16) and the fixed tree; the mean is the sum
-/// times 1/N rounded; y is ((x - mean) * rstd), then * scale, then + bias as one fused multiply-add where both are present.
+/// over the last axis. Sums are 16 accumulators (element i in accumulator i mod 16; squares enter by one fused
+/// multiply-add) and the fixed tree; the mean is the sum times 1/N rounded; y is ((x - mean) * rstd), then * scale,
+/// then + bias as one fused multiply-add where both are present.
 ///
 /// inputs: 0 x f32 [.., N] last stride 1, 1 scale f32 [N] optional, 2 bias f32 [N] optional
 /// outputs: 0 y, shape of x, last stride 1. scratch: none. in place: x and y.

@@ -1,0 +1,90 @@
+#pragma once
+/// The common walk over several strided views of the same dimensions. Internal linkage: see simd.h.
+#include "kernels/operator.h"
+
+namespace heed {
+namespace {
+
+/// Dimensions with one stride for each of N operands, in elements; axes of size 1 are gone, and axes that all operands
+/// step through as one are one.
+template <int N>
+struct Axes {
+  int rank = 0;
+  int64_t dims[max_rank];
+  int64_t strides[N][max_rank];
+
+  /// Adds an axis inside those before it.
+  void push(int64_t dim, const int64_t (&steps)[N]) {
+    if (dim == 1) return;
+    if (rank > 0) {
+      bool joins = true;
+      for (int n = 0; n < N; ++n) joins &= strides[n][rank - 1] == steps[n] * dim;
+      if (joins) --rank, dim *= dims[rank];
+    }
+    dims[rank] = dim;
+    for (int n = 0; n < N; ++n) strides[n][rank] = steps[n];
+    ++rank;
+  }
+
+  /// The stride of operand n along the last axis.
+  int64_t step(int n) const { return rank == 0 ? 0 : strides[n][rank - 1]; }
+
+  int64_t count() const {
+    int64_t count = 1;
+    for (int axis = 0; axis < rank; ++axis) count *= dims[axis];
+    return count;
+  }
+
+  /// Calls body(offsets, length) for the runs along the last axis that make up [first, last) of the row-major order;
+  /// `offsets` are those of a run's first element.
+  template <class Body>
+  void for_each_run(int64_t first, int64_t last, Body&& body) const {
+    const int64_t inner = rank == 0 ? 1 : dims[rank - 1];
+    while (first < last) {
+      int64_t offsets[N] = {};
+      int64_t index = first;
+      for (int axis = rank - 1; axis >= 0; --axis) {
+        const int64_t at = axis == 0 ? index : index % dims[axis];
+        index = axis == 0 ? 0 : index / dims[axis];
+        for (int n = 0; n < N; ++n) offsets[n] += at * strides[n][axis];
+      }
+      const int64_t left = rank == 0 ? 1 : inner - first % inner;
+      const int64_t length = left < last - first ? left : last - first;
+      body(offsets, length);
+      first += length;
+    }
+  }
+};
+
+/// Axes [from, to) of N shapes with the same dimensions there.
+template <int N>
+Axes<N> axes_of(const Shape* const (&shapes)[N], int from, int to) {
+  Axes<N> axes;
+  for (int axis = from; axis < to; ++axis) {
+    int64_t steps[N];
+    for (int n = 0; n < N; ++n) steps[n] = shapes[n]->strides[axis];
+    axes.push(shapes[0]->dims[axis], steps);
+  }
+  return axes;
+}
+
+/// Splits [0, count) into tasks of about `grain` (all in one where a single thread runs): body(first, last, scratch).
+template <class Body>
+void split(const Invocation& call, int64_t count, int64_t grain, Body&& body) {
+  if (count <= 0) return;
+  if (call.parallel == nullptr || call.parallel->threads <= 1) grain = count;
+  // Not more tasks than keep the threads evenly busy.
+  const int64_t most = call.parallel == nullptr ? 1 : int64_t{8} * call.parallel->threads;
+  int64_t each = (count + most - 1) / most;
+  each = each < grain ? grain : each;
+  call.for_each(static_cast<uint32_t>((count + each - 1) / each), [&](uint32_t index, std::byte* scratch) {
+    const int64_t first = index * each;
+    body(first, first + each < count ? first + each : count, scratch);
+  });
+}
+
+/// Elements in a task of an operator that is bound by arithmetic of a few operations each: some microseconds.
+inline constexpr int64_t task_elements = 1 << 14;
+
+}  // namespace
+}  // namespace heed
