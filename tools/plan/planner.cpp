@@ -1,7 +1,5 @@
 #include "tools/plan/planner.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <numeric>
 
@@ -213,21 +211,18 @@ Plan plan(const Lowered& lowered) {
   Plan result;
   result.in_place = aliasing.in_place();
   std::vector<Lifetime> lives;
-  std::vector<std::string> names;
   std::vector<int> number(lowered.storages.size(), -1);  // of roots
   for (size_t i = 0; i < lowered.storages.size(); ++i) {
     const int storage = static_cast<int>(i);
     if (lowered.storages[i].constant || aliasing.root(storage) != storage || aliasing.life(storage).last < 0) continue;
     number[i] = static_cast<int>(lives.size());
     lives.push_back({lowered.storages[i].capacity, aliasing.life(storage).first, aliasing.life(storage).last});
-    names.push_back(lowered.storages[i].name);
   }
   std::vector<int> scratch(lowered.operators.size(), -1);
   for (size_t i = 0; i < lowered.operators.size(); ++i) {
     if (lowered.operators[i].scratch == 0) continue;
     scratch[i] = static_cast<int>(lives.size());
     lives.push_back({lowered.operators[i].scratch, static_cast<int>(i), static_cast<int>(i)});
-    names.push_back("scratch of " + lowered.operators[i].name);
   }
 
   const std::vector<uint64_t> offsets = place(lives);
@@ -242,7 +237,7 @@ Plan plan(const Lowered& lowered) {
   for (size_t i = 0; i < order.size(); ++i) {
     place_of[order[i]] = static_cast<int>(i);
     const Lifetime& life = lives[order[i]];
-    result.buffers.push_back({names[order[i]], offsets[order[i]], life.bytes, life.first, life.last});
+    result.buffers.push_back({offsets[order[i]], life.bytes, life.first, life.last});
   }
   for (size_t i = 0; i < lowered.storages.size(); ++i) {
     const int root = aliasing.root(static_cast<int>(i));
@@ -251,29 +246,6 @@ Plan plan(const Lowered& lowered) {
   }
   for (const int found : scratch) result.scratch_of.push_back(found == -1 ? -1 : place_of[static_cast<size_t>(found)]);
   return result;
-}
-
-std::string picture(std::span<const Buffer> buffers, int operators, size_t width) {
-  std::vector<size_t> order(buffers.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return std::pair(buffers[a].offset, buffers[a].first) > std::pair(buffers[b].offset, buffers[b].first);
-  });
-  constexpr size_t label = 22;  // "offset  bytes  "
-  const size_t columns =
-      std::max<size_t>(1, std::min<size_t>(static_cast<size_t>(operators), width > label ? width - label : 1));
-  std::string text = fmt::format("{:>9} {:>10}  operators 0 to {}\n", "offset", "bytes", std::max(0, operators - 1));
-  for (const size_t i : order) {
-    const Buffer& buffer = buffers[i];
-    std::string line(columns, '.');
-    for (size_t column = 0; column < columns; ++column) {
-      const auto first = static_cast<int>(column * static_cast<size_t>(operators) / columns);
-      const auto last = std::max(first, static_cast<int>((column + 1) * static_cast<size_t>(operators) / columns) - 1);
-      if (buffer.first <= last && first <= buffer.last) line[column] = '#';
-    }
-    text += fmt::format("{:>9} {:>10}  {}  {}\n", buffer.offset, buffer.capacity, line, buffer.name);
-  }
-  return text;
 }
 
 }  // namespace heed::tools

@@ -17,7 +17,6 @@
 /// buffers may stay some percent above the bound; a storage written in parts (concat) is held whole from its first
 /// part.
 #include <span>
-#include <string>
 #include <vector>
 
 #include "tools/plan/lower.h"
@@ -36,7 +35,6 @@ uint64_t lower_bound(std::span<const Lifetime> buffers);
 std::vector<uint64_t> place(std::span<const Lifetime> buffers);
 
 struct Buffer {
-  std::string name;       // of the storage that it was made for
   uint64_t offset = 0;    // bytes
   uint64_t capacity = 0;  // bytes
   int first = 0, last = 0;
@@ -52,9 +50,5 @@ struct Plan {
 };
 
 Plan plan(const Lowered& lowered);
-
-/// A picture of at most `width` columns: one line for each buffer, from the highest address down, one column for each
-/// operator (or several, where there are many), marked where the buffer is alive.
-std::string picture(std::span<const Buffer> buffers, int operators, size_t width = 100);
 
 }  // namespace heed::tools
