@@ -1,0 +1,477 @@
+#include "tests/runtime/models.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+namespace heed::test {
+
+using format::Expression;
+
+std::vector<int64_t> values_of(const Builder& builder, std::span<const int32_t> dimensions) {
+  std::vector<int64_t> values;
+  for (const auto& node : builder.expressions) {
+    const auto a = [&] { return values.at(static_cast<size_t>(node.a())); };
+    const auto b = [&] { return values.at(static_cast<size_t>(node.b())); };
+    switch (node.op()) {
+      case Expression::constant:
+        values.push_back(node.a());
+        break;
+      case Expression::dimension:
+        values.push_back(dimensions[static_cast<size_t>(node.a())]);
+        break;
+      case Expression::add:
+        values.push_back(a() + b());
+        break;
+      case Expression::subtract:
+        values.push_back(a() - b());
+        break;
+      case Expression::multiply:
+        values.push_back(a() * b());
+        break;
+      case Expression::divide:
+        values.push_back(static_cast<int64_t>(std::floor(double(a()) / double(b()))));
+        break;
+      case Expression::modulo:
+        values.push_back(a() - b() * static_cast<int64_t>(std::floor(double(a()) / double(b()))));
+        break;
+      case Expression::minimum:
+        values.push_back(std::min(a(), b()));
+        break;
+      case Expression::maximum:
+        values.push_back(std::max(a(), b()));
+        break;
+    }
+  }
+  return values;
+}
+
+Shape shape_of(const Builder&, const Builder::Tensor& tensor, std::span<const int64_t> values) {
+  Shape shape{};
+  shape.type = tensor.type;
+  shape.rank = static_cast<uint8_t>(tensor.dims.size());
+  shape.constant = tensor.buffer == -1;
+  int32_t stride = 1;
+  for (int axis = shape.rank - 1; axis >= 0; --axis) {
+    shape.dims[axis] = static_cast<int32_t>(values[tensor.dims[static_cast<size_t>(axis)]]);
+    shape.strides[axis] =
+        tensor.strides.empty() ? stride : static_cast<int32_t>(values[tensor.strides[static_cast<size_t>(axis)]]);
+    stride *= shape.dims[axis];
+  }
+  return shape;
+}
+
+namespace {
+
+/// The params with the values of the expressions that they name.
+std::vector<std::byte> resolve(const Builder::Operator& row, std::span<const int64_t> values) {
+  std::vector<std::byte> params = row.params;
+  if (row.kind == OperatorKind::elementwise) {
+    const auto& head = *reinterpret_cast<const ElementwiseParams*>(params.data());
+    auto* sources = reinterpret_cast<Source*>(params.data() + sizeof head);
+    for (int i = 0; i < head.source_count; ++i)
+      if (sources[i].kind == SourceKind::dimension)
+        sources[i].value = static_cast<int32_t>(values[static_cast<size_t>(sources[i].value)]);
+  }
+  if (row.kind == OperatorKind::attention) {
+    auto& attention = *reinterpret_cast<AttentionParams*>(params.data());
+    attention.offset = static_cast<int32_t>(values[static_cast<size_t>(attention.offset)]);
+  }
+  return params;
+}
+
+struct Operands {
+  std::vector<Shape> storage;
+  std::vector<const Shape*> inputs, outputs;
+  std::vector<std::byte> params;
+
+  Operands(const Builder& builder, const Builder::Operator& row, std::span<const int64_t> values)
+      : params(resolve(row, values)) {
+    storage.reserve(row.inputs.size() + row.outputs.size());
+    const auto add = [&](int32_t number) -> const Shape* {
+      if (number == -1) return nullptr;
+      storage.push_back(shape_of(builder, builder.tensors[static_cast<size_t>(number)], values));
+      return &storage.back();
+    };
+    for (const int32_t number : row.inputs) inputs.push_back(add(number));
+    for (const int32_t number : row.outputs) outputs.push_back(add(number));
+  }
+  Contract contract() const {
+    return {inputs.data(), outputs.data(), static_cast<int>(inputs.size()), static_cast<int>(outputs.size()),
+            params.data()};
+  }
+};
+
+}  // namespace
+
+void plan(Builder& builder) {
+  std::vector<int32_t> lower, start, upper;
+  for (const auto& dimension : builder.dimensions) {
+    lower.push_back(dimension.lower);
+    start.push_back(dimension.start);
+    upper.push_back(dimension.upper);
+  }
+  for (size_t i = 0; i < builder.operators.size(); ++i) {
+    uint64_t need = 0;
+    for (const auto& dimensions : {lower, start, upper}) {
+      const Operands operands(builder, builder.operators[i], values_of(builder, dimensions));
+      need = std::max(need, operator_of(builder.operators[i].kind).scratch(operands.contract()));
+    }
+    if (need != 0 && builder.operators[i].scratch == -1)
+      builder.operators[i].scratch =
+          builder.buffer(static_cast<uint32_t>(need), static_cast<uint32_t>(i), static_cast<uint32_t>(i));
+  }
+  builder.place();
+}
+
+namespace {
+
+std::vector<float> floats(size_t count, uint32_t seed) {
+  std::vector<float> values(count);
+  for (float& value : values) {
+    seed = seed * 1664525u + 1013904223u;
+    value = (static_cast<float>(seed >> 8) / 16777216.0f - 0.5f) * 2;
+  }
+  return values;
+}
+
+uint32_t bits(float value) {
+  uint32_t result;
+  std::memcpy(&result, &value, sizeof result);
+  return result;
+}
+
+/// The start of every example: a file with the dimension `batch`, its expression.
+uint32_t with_batch(Builder& b) {
+  return b.dimension("batch", 1, 6, 6);
+}
+
+Builder copy_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), five = b.size(5), eight = b.size(8), one = b.size(1), forty = b.size(40);
+  const int32_t x = b.tensor("x", Type::f32, {batch, five, eight}, b.buffer(6 * 40 * 4, 0, 2));
+  const int32_t y = b.tensor("transposed", Type::f32, {batch, eight, five}, b.buffer(6 * 40 * 4, 0, 2));
+  const int32_t z = b.tensor("flipped", Type::f32, {batch, five}, b.buffer(6 * 5 * 4, 1, 2));
+  const int32_t turned = b.view("x^T", x, {batch, eight, five}, {forty, one, eight}, b.size(0));
+  const int32_t flipped = b.view("x[:, ::-1, 0]", x, {batch, five}, {forty, b.size(-8)}, b.size(32));
+  b.add("transpose", OperatorKind::copy, Builder::pack(CopyParams{}), {turned}, {y});
+  b.add("flip", OperatorKind::copy, Builder::pack(CopyParams{}), {flipped}, {z});
+  b.input(x);
+  b.output(y);
+  b.output(z);
+  plan(b);
+  return b;
+}
+
+Builder matmul_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), one = b.size(1), k = b.size(24), n = b.size(40), panels = b.size(3),
+                 lanes = b.size(16);
+  const uint32_t rows =
+      b.expression(Expression::multiply, static_cast<int32_t>(batch), static_cast<int32_t>(b.size(5)));
+  const int32_t a = b.tensor("a", Type::f32, {one, rows, k}, b.buffer(30 * 24 * 4, 0, 0));
+  const int32_t residual = b.tensor("residual", Type::f32, {one, rows, n}, b.buffer(30 * 40 * 4, 0, 2));
+  const int32_t y = b.view("y", residual, {one, rows, n}, {}, b.size(0));
+  std::vector<float> weights = floats(3 * 24 * 16, 1);
+  for (size_t i = 2 * 24 * 16; i < weights.size(); ++i)
+    if (i % 16 >= 8) weights[i] = 0;  // columns past 40
+  const int32_t w = b.constant("w", Type::f32, {panels, k, lanes}, weights);
+  const int32_t bias = b.constant("bias", Type::f32, {n}, floats(40, 2));
+  // y in the place of the residual; then its product with its own transpose, a strided operand.
+  b.add("dense", OperatorKind::matmul, Builder::pack(MatmulParams{Activation::gelu, 1, {}}), {a, w, bias, residual},
+        {y});
+  const int32_t gram = b.tensor("gram", Type::f32, {one, rows, rows}, b.buffer(30 * 30 * 4, 1, 2));
+  const int32_t turned = b.view("y^T", y, {one, n, rows}, {one, one, n}, b.size(0));
+  b.add("gram", OperatorKind::matmul, Builder::pack(MatmulParams{Activation::none, 0, {}}), {y, turned}, {gram});
+  b.input(a);
+  b.input(residual);
+  b.output(y);
+  b.output(gram);
+  plan(b);
+  return b;
+}
+
+Builder attention_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), heads = b.size(2), tokens = b.size(7), d = b.size(8), one = b.size(1);
+  // q, k and v lie side by side in [batch, tokens, 3 * 16], as one projection writes them.
+  const int32_t qkv = b.tensor("qkv", Type::f32, {batch, tokens, b.size(48)}, b.buffer(6 * 7 * 48 * 4, 0, 1));
+  const auto part = [&](const char* name, int32_t offset) {
+    return b.view(name, qkv, {batch, heads, tokens, d}, {b.size(7 * 48), d, b.size(48), one}, b.size(offset));
+  };
+  const int32_t q = part("q", 0), k = part("k", 16), v = part("v", 32);
+  const int32_t y = b.tensor("y", Type::f32, {batch, tokens, b.size(16)}, b.buffer(6 * 7 * 16 * 4, 0, 1));
+  const int32_t heads_of_y =
+      b.view("y by heads", y, {batch, heads, tokens, d}, {b.size(7 * 16), d, b.size(16), one}, b.size(0));
+  const AttentionParams params{0.35355338f, 1, 0, 4, static_cast<int32_t>(b.size(0)), 0, 0};
+  b.add("attention", OperatorKind::attention, Builder::pack(params), {q, k, v}, {heads_of_y});
+  b.marks.push_back({0, "attention"});
+  b.input(qkv);
+  b.output(y);
+  plan(b);
+  return b;
+}
+
+Builder rows_example(OperatorKind kind, std::vector<std::byte> params) {
+  Builder b;
+  const uint32_t batch = with_batch(b), n = b.size(37);
+  const int32_t x = b.tensor("x", Type::f32, {batch, n}, b.buffer(6 * 37 * 4, 0, 1));
+  const int32_t y = b.tensor("y", Type::f32, {batch, n}, b.buffer(6 * 37 * 4, 0, 1));
+  std::vector<int32_t> inputs{x};
+  if (kind == OperatorKind::normalize) {
+    inputs.push_back(b.constant("scale", Type::f32, {n}, floats(37, 3)));
+    inputs.push_back(b.constant("shift", Type::f32, {n}, floats(37, 4)));
+  }
+  b.add("rows", kind, std::move(params), inputs, {y});
+  b.input(x);
+  b.output(y);
+  plan(b);
+  return b;
+}
+
+Builder reduce_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), n = b.size(37);
+  const int32_t x = b.tensor("x", Type::f32, {batch, n, b.size(3)}, b.buffer(6 * 37 * 3 * 4, 0, 1));
+  const int32_t mean = b.tensor("mean", Type::f32, {batch}, b.buffer(6 * 4, 0, 2));
+  const int32_t last = b.view("x[:, :, 0]", x, {batch, n}, {b.size(37 * 3), b.size(3)}, b.size(0));
+  const int32_t best = b.tensor("best", Type::i32, {batch}, b.buffer(6 * 4, 1, 2));
+  b.add("mean", OperatorKind::reduce, Builder::pack(ReduceParams{Reduction::mean, 2, 0, 0}), {x}, {mean});
+  b.add("arg_max", OperatorKind::reduce, Builder::pack(ReduceParams{Reduction::arg_max, 1, 0, 0}), {last}, {best});
+  b.input(x);
+  b.output(mean);
+  b.output(best);
+  plan(b);
+  return b;
+}
+
+Builder recurrent_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), steps = b.size(5), inputs = b.size(3), hidden = b.size(20), one = b.size(1);
+  const int32_t x = b.tensor("x", Type::f32, {steps, batch, inputs}, b.buffer(5 * 6 * 3 * 4, 0, 0));
+  const uint32_t gates = b.size(4), panels = b.size(2), lanes = b.size(16);
+  // Units past 20 are zeros.
+  const auto weights = [&](size_t rows, uint32_t seed) {
+    std::vector<float> values = floats(2 * 4 * rows * 16, seed);
+    for (size_t i = values.size() / 2; i < values.size(); ++i)
+      if (i % 16 >= 4) values[i] = 0;
+    return values;
+  };
+  const int32_t w = b.constant("w", Type::f32, {one, panels, gates, inputs, lanes}, weights(3, 5));
+  const int32_t r = b.constant("r", Type::f32, {one, panels, gates, hidden, lanes}, weights(20, 6));
+  const int32_t bias = b.constant("b", Type::f32, {one, panels, gates, lanes}, weights(1, 7));
+  const int32_t y = b.tensor("y", Type::f32, {steps, one, batch, hidden}, b.buffer(5 * 6 * 20 * 4, 0, 1));
+  const int32_t h = b.tensor("h", Type::f32, {one, batch, hidden}, b.buffer(6 * 20 * 4, 0, 1));
+  b.add("lstm", OperatorKind::recurrent, Builder::pack(RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 20, 2}),
+        {x, w, r, bias, -1, -1}, {y, h, -1});
+  b.input(x);
+  b.output(y);
+  b.output(h);
+  plan(b);
+  return b;
+}
+
+}  // namespace
+
+Builder elementwise_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), n = b.size(600);
+  const int32_t x = b.tensor("x", Type::f32, {batch, n}, b.buffer(6 * 600 * 4, 0, 1));
+  const int32_t shift = b.constant("shift", Type::f32, {n}, floats(600, 8));
+  const int32_t rows = b.view("shift, every row", shift, {batch, n}, {b.size(0), b.size(1)}, b.size(0));
+  const int32_t y = b.view("y", x, {batch, n}, {}, b.size(0));
+  const int32_t negative = b.tensor("negative", Type::boolean, {batch, n}, b.buffer(6 * 600, 0, 1));
+  // y = gelu(2 x + shift) + column / batch, in the place of x; negative = y < 0
+  const std::vector<Source> sources{{SourceKind::tensor, 0, {}, 0},
+                                    {SourceKind::tensor, 0, {}, 0},
+                                    {SourceKind::iota, 1, {}, 0},
+                                    {SourceKind::dimension, 0, {}, static_cast<int32_t>(batch)}};
+  const uint8_t none = operand::none;
+  const std::vector<Instruction> steps{{Step::f_fma, 0, {16, 32, 17}, {}},   {Step::f_gelu, 0, {0, none, none}, {}},
+                                       {Step::i_div, 1, {18, 19, none}, {}}, {Step::i_to_f, 1, {1, none, none}, {}},
+                                       {Step::f_add, 0, {0, 1, none}, {}},   {Step::f_less, 2, {0, 33, none}, {}}};
+  b.add("program", OperatorKind::elementwise, Builder::program(sources, {bits(2), bits(0)}, steps, {0, 2}), {x, rows},
+        {y, negative});
+  b.node_names = {"/Mul", "/Add"};
+  b.operators[0].absorbed = {1, 0};
+  b.input(x);
+  b.output(y);
+  b.output(negative);
+  plan(b);
+  return b;
+}
+
+Builder gather_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), tokens = b.size(4), width = b.size(10);
+  const int32_t table = b.constant("table", Type::f32, {b.size(50), width}, floats(500, 9));
+  const int32_t ids = b.tensor("ids", Type::i32, {batch, tokens}, b.buffer(6 * 4 * 4, 0, 0));
+  const int32_t y = b.tensor("y", Type::f32, {batch, tokens, width}, b.buffer(6 * 4 * 10 * 4, 0, 1));
+  b.add("embedding", OperatorKind::gather, Builder::pack(GatherParams{0, {}}), {table, ids}, {y});
+  b.input(ids);
+  b.output(y);
+  b.checks.push_back({0, b.size(50)});
+  plan(b);
+  return b;
+}
+
+Builder block_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), tokens = b.dimension("tokens", 1, 9, 9), one = b.size(1), width = b.size(16),
+                 d = b.size(8);
+  const auto times = [&](uint32_t a, uint32_t c) {
+    return b.expression(Expression::multiply, static_cast<int32_t>(a), static_cast<int32_t>(c));
+  };
+  const uint32_t rows = times(batch, tokens);
+  b.constraints.push_back({format::Relation::less_equal, rows, b.size(54), "batch * tokens <= 54"});
+  const int32_t table = b.constant("table", Type::f32, {b.size(50), width}, floats(800, 10));
+  const int32_t ids = b.tensor("ids", Type::i32, {batch, tokens}, b.buffer(54 * 4, 0, 0));
+  const int32_t embedded = b.tensor("embedded", Type::f32, {batch, tokens, width}, b.buffer(54 * 64, 0, 5));
+  b.add("embedding", OperatorKind::gather, Builder::pack(GatherParams{0, {}}), {table, ids}, {embedded});
+  b.checks.push_back({0, b.size(50)});
+
+  const int32_t flat = b.view("embedded, flat", embedded, {one, rows, width}, {}, b.size(0));
+  const int32_t w = b.constant("w", Type::f32, {b.size(3), width, width}, floats(3 * 256, 11));
+  const int32_t qkv = b.tensor("qkv", Type::f32, {one, rows, b.size(48)}, b.buffer(54 * 48 * 4, 1, 2));
+  b.add("qkv", OperatorKind::matmul, Builder::pack(MatmulParams{Activation::none, 1, {}}), {flat, w}, {qkv}).macs =
+      times(rows, b.size(16 * 48));
+
+  const auto part = [&](const char* name, int32_t offset) {
+    return b.view(name, qkv, {batch, b.size(2), tokens, d}, {times(tokens, b.size(48)), d, b.size(48), one},
+                  b.size(offset));
+  };
+  const int32_t q = part("q", 0), k = part("k", 16), v = part("v", 32);
+  const int32_t mixed = b.tensor("mixed", Type::f32, {one, rows, width}, b.buffer(54 * 64, 2, 3));
+  const int32_t by_heads =
+      b.view("mixed by heads", mixed, {batch, b.size(2), tokens, d}, {times(tokens, width), d, width, one}, b.size(0));
+  b.add("attention", OperatorKind::attention,
+        Builder::pack(AttentionParams{0.35355338f, 0, 0, 8, static_cast<int32_t>(b.size(0)), 0, 0}), {q, k, v},
+        {by_heads});
+
+  // The residual is replaced by the sum.
+  const int32_t w2 = b.constant("w2", Type::f32, {one, width, width}, floats(256, 12));
+  b.add("output", OperatorKind::matmul, Builder::pack(MatmulParams{Activation::none, 1, {}}), {mixed, w2, -1, flat},
+        {flat});
+  b.add("norm", OperatorKind::normalize, Builder::pack(NormalizeParams{Normalization::layer, {}, 1e-5f}), {flat},
+        {flat});
+  const int32_t y = b.tensor("y", Type::f32, {one, rows, width}, b.buffer(54 * 64, 5, 6));
+  b.add("softmax", OperatorKind::softmax, Builder::pack(SoftmaxParams{0, {}}), {flat}, {y});
+  b.input(ids);
+  b.output(y);
+  plan(b);
+  return b;
+}
+
+Builder chain_example(int operators) {
+  Builder b;
+  const uint32_t batch = with_batch(b), n = b.size(16);
+  const auto last = static_cast<uint32_t>(operators);
+  const int32_t x = b.tensor("x", Type::f32, {batch, n}, b.buffer(6 * 64, 0, last));
+  const std::vector<std::byte> program = Builder::program(
+      {{SourceKind::tensor, 0, {}, 0}}, {}, {{Step::f_neg, 0, {16, operand::none, operand::none}, {}}}, {0});
+  for (int i = 0; i < operators; ++i) b.add("neg", OperatorKind::elementwise, program, {x}, {x});
+  b.input(x);
+  b.output(x);
+  plan(b);
+  return b;
+}
+
+std::vector<Example> examples() {
+  std::vector<Example> all;
+  all.push_back({"elementwise", elementwise_example()});
+  all.push_back({"copy", copy_example()});
+  all.push_back({"gather", gather_example()});
+  all.push_back({"matmul", matmul_example()});
+  all.push_back({"attention", attention_example()});
+  all.push_back({"normalize", rows_example(OperatorKind::normalize,
+                                           Builder::pack(NormalizeParams{Normalization::layer, {}, 1e-5f}))});
+  all.push_back({"softmax", rows_example(OperatorKind::softmax, Builder::pack(SoftmaxParams{0, {}}))});
+  all.push_back({"reduce", reduce_example()});
+  all.push_back({"recurrent", recurrent_example()});
+  all.push_back({"block", block_example()});
+  return all;
+}
+
+void fill_inputs(Session& session, uint32_t seed) {
+  for (uint32_t i = 0; i < session.model().input_count(); ++i) {
+    const Tensor tensor = session.input(i);
+    const auto count = static_cast<size_t>(element_count(*tensor.shape));
+    const std::vector<float> values = floats(count, seed + i);
+    for (size_t k = 0; k < count; ++k) {
+      switch (tensor.shape->type) {
+        case Type::f32:
+          tensor.as<float>()[k] = values[k];
+          break;
+        case Type::i32:
+          tensor.as<int32_t>()[k] = static_cast<int32_t>(values[k] * 40);
+          break;
+        default:
+          tensor.as<uint8_t>()[k] = values[k] > 0;
+          break;
+      }
+    }
+  }
+}
+
+std::vector<std::byte> outputs_of(const Session& session) {
+  std::vector<std::byte> bytes;
+  for (uint32_t i = 0; i < session.model().output_count(); ++i) {
+    const Tensor tensor = session.output(i);
+    bytes.insert(bytes.end(), tensor.data, tensor.data + element_count(*tensor.shape) * size_of(tensor.shape->type));
+  }
+  return bytes;
+}
+
+std::vector<std::byte> direct(const Builder& builder, const Session& session, std::span<const int32_t> dimensions,
+                              Isa isa) {
+  const std::vector<int64_t> values = values_of(builder, dimensions);
+  std::vector<Bytes> buffers;
+  for (const auto& buffer : builder.buffers) buffers.emplace_back(buffer.capacity);
+  Bytes constants(builder.constants.size());
+  std::copy(builder.constants.begin(), builder.constants.end(), constants.begin());
+  const auto data = [&](int32_t number) {
+    const auto& tensor = builder.tensors[static_cast<size_t>(number)];
+    std::byte* base = tensor.buffer == -1 ? constants.data() + tensor.constant * 64
+                                          : buffers[static_cast<size_t>(tensor.buffer)].data();
+    return base + values[tensor.offset] * size_of(tensor.type);
+  };
+  for (uint32_t i = 0; i < builder.inputs.size(); ++i) {
+    const Tensor tensor = session.input(i);
+    std::copy(tensor.data, tensor.data + element_count(*tensor.shape) * size_of(tensor.shape->type),
+              data(static_cast<int32_t>(builder.inputs[i].tensor)));
+  }
+  for (const auto& row : builder.operators) {
+    const Operands operands(builder, row, values);
+    std::vector<Tensor> inputs, outputs;
+    for (size_t i = 0; i < row.inputs.size(); ++i)
+      inputs.push_back(row.inputs[i] == -1 ? Tensor{} : Tensor{data(row.inputs[i]), operands.inputs[i]});
+    for (size_t i = 0; i < row.outputs.size(); ++i)
+      outputs.push_back(row.outputs[i] == -1 ? Tensor{} : Tensor{data(row.outputs[i]), operands.outputs[i]});
+    const heed::Operator& kernel = operator_of(row.kind);
+    Bytes scratch(kernel.scratch(operands.contract()) + 64);
+    Invocation call{};
+    call.inputs = inputs.data();
+    call.outputs = outputs.data();
+    call.input_count = static_cast<int>(inputs.size());
+    call.output_count = static_cast<int>(outputs.size());
+    call.params = operands.params.data();
+    call.scratch = scratch.data();
+    call.isa = kernel.variant(isa);
+    kernel.run(call);
+  }
+  std::vector<std::byte> result;
+  for (const auto& output : builder.outputs) {
+    const auto number = static_cast<int32_t>(output.tensor);
+    const Shape shape = shape_of(builder, builder.tensors[output.tensor], values);
+    result.insert(result.end(), data(number), data(number) + element_count(shape) * size_of(shape.type));
+  }
+  return result;
+}
+
+std::string describe(const Status& status) {
+  char text[256];
+  status.describe(text, sizeof text);
+  return text;
+}
+
+}  // namespace heed::test
