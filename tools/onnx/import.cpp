@@ -104,8 +104,8 @@ class Importer {
   void check_opset() {
     const auto found = model_.opsets.find("");
     if (found == model_.opsets.end()) return;
-    if (found->second < oldest_opset || found->second > newest_opset) {
-      problem("operator set {}: supported are {} to {}", found->second, oldest_opset, newest_opset);
+    if (found->second > newest_opset) {
+      problem("operator set {} is newer than the newest that is known, {}", found->second, newest_opset);
     }
   }
 
@@ -122,8 +122,8 @@ class Importer {
       const int64_t version = version_of(opsets, node.domain);
       if (const LoweringRow* row = find_row(node.domain, node.op)) {
         if (version >= row->since) return;
-        missing[fmt::format("{} of operator set {} (it came with {})", full_name(node), version, row->since)].push_back(
-            name);
+        missing[fmt::format("{} as of operator set {} (from {} on it is)", full_name(node), version, row->since)]
+            .push_back(name);
       } else if (const onnx::Function* function = find_function(node)) {
         if (std::find(called.begin(), called.end(), function) == called.end()) called.push_back(function);
       } else {

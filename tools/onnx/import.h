@@ -11,8 +11,9 @@
 
 namespace heed::tools {
 
-/// Operator sets of the default domain that are known.
-inline constexpr int64_t oldest_opset = 11, newest_opset = 27;
+/// The newest operator set that is known. Models of every set from 11 on are read, and older ones where their operators had
+/// today's form already.
+inline constexpr int64_t newest_opset = 28;
 
 /// Throws Error with every problem at once: model (each unsupported operator once with its nodes, attributes that are
 /// not honoured, malformed graphs), or command_line (`--dim` that names nothing, dimensions that have no bounds yet).

@@ -58,8 +58,17 @@ void bit_shift(Lowering& l) {
   const Operand x = l.operand(0);
   const std::string direction = l.text("direction");
   if (direction != "LEFT" && direction != "RIGHT") refuse("attribute 'direction' = '{}'", direction);
-  const Step step = direction == "LEFT" ? Step::i_shift_left : Step::i_shift_right;
-  l.result(0, l.wrap(l.map(step, {x.id, l.value(1)}), x.type), x.type);
+  // Shifts by less than nothing or more than a word: all bits are gone, or copies of the sign.
+  const ValueId amount = l.value(1);
+  const ValueId inside = l.map(Step::b_and, {l.map(Step::i_less, {l.integer_constant(-1), amount}),
+                                             l.map(Step::i_less, {amount, l.integer_constant(32)})});
+  ValueId y = no_value;
+  if (direction == "LEFT") {
+    y = l.select(inside, l.map(Step::i_shift_left, {x.id, amount}), l.integer_constant(0));
+  } else {
+    y = l.map(Step::i_shift_right, {x.id, l.select(inside, amount, l.integer_constant(31))});
+  }
+  l.result(0, l.wrap(y, x.type), x.type);
 }
 
 // --- Comparisons and choices -----------------------------------------------------------------------------
@@ -126,11 +135,12 @@ void identity(Lowering& l) {
 void dropout(Lowering& l) {
   l.ignore("seed");
   l.ignore("ratio");
-  l.ignore_operand(1);  // ratio
+  const Operand ratio = l.optional(1);
   if (l.has(2)) {
     const Literal training = l.constant(2);
     if (training.type != Type::boolean || training.count() != 1) refuse("operand 2 (training_mode) is no bool");
-    if (training.booleans()[0] != 0) refuse("training_mode is true; only inference is supported");
+    const bool drops = ratio.id == no_value || l.constant(1).count() != 1 || l.constant(1).floats()[0] != 0;
+    if (training.booleans()[0] != 0 && drops) refuse("training_mode is true; only inference is supported");
   }
   const Operand x = l.operand(0);
   l.result(0, x.id, x.type);
@@ -276,7 +286,7 @@ constexpr LoweringRow rows[] = {
     {"", "BitwiseNot", 18, bitwise_not},
     {"", "BitwiseOr", 18, binary<none, Step::i_or>},
     {"", "BitwiseXor", 18, binary<none, Step::i_xor>},
-    {"", "Cast", 9, cast},
+    {"", "Cast", 6, cast},
     {"", "CastLike", 15, cast_like},
     {"", "Ceil", 6, unary<Step::f_ceil, none>},
     {"", "Celu", 12, celu},
@@ -285,12 +295,12 @@ constexpr LoweringRow rows[] = {
     {"", "Div", 7, binary<Step::f_div, Step::i_div>},
     {"", "Dropout", 10, dropout},
     {"", "Elu", 6, elu},
-    {"", "Equal", 11, equal},
+    {"", "Equal", 7, equal},
     {"", "Erf", 9, unary<Step::f_erf, none>},
     {"", "Exp", 6, unary<Step::f_exp, none>},
     {"", "Floor", 6, unary<Step::f_floor, none>},
     {"", "Gelu", 20, gelu},
-    {"", "Greater", 9, compare<Step::f_less, Step::i_less, true>},
+    {"", "Greater", 7, compare<Step::f_less, Step::i_less, true>},
     {"", "GreaterOrEqual", 12, compare<Step::f_less_equal, Step::i_less_equal, true>},
     {"", "HardSigmoid", 6, hard_sigmoid_op},
     {"", "HardSwish", 14, hard_swish},
@@ -298,7 +308,7 @@ constexpr LoweringRow rows[] = {
     {"", "IsInf", 10, is_inf},
     {"", "IsNaN", 9, is_nan},
     {"", "LeakyRelu", 6, leaky_relu},
-    {"", "Less", 9, compare<Step::f_less, Step::i_less, false>},
+    {"", "Less", 7, compare<Step::f_less, Step::i_less, false>},
     {"", "LessOrEqual", 12, compare<Step::f_less_equal, Step::i_less_equal, false>},
     {"", "Log", 6, unary<Step::f_log, none>},
     {"", "Max", 8, variadic<Step::f_max, Step::i_max>},
@@ -310,7 +320,7 @@ constexpr LoweringRow rows[] = {
     {"", "Neg", 6, unary<Step::f_neg, Step::i_neg>},
     {"", "Not", 1, logical_not},
     {"", "Or", 7, logical<Step::b_or>},
-    {"", "PRelu", 9, prelu},
+    {"", "PRelu", 7, prelu},
     {"", "Pow", 7, power},
     {"", "Reciprocal", 6, unary<Step::f_reciprocal, none>},
     {"", "Relu", 6, relu},

@@ -346,27 +346,26 @@ void global_pool(Lowering& l) {
 
 // --- Normalisations --------------------------------------------------------------------------------------
 
-/// A scale or bias as the vector over all normalised axes; nothing where it also varies over others.
-std::optional<ValueId> as_vector(Lowering& l, ValueId parameter, const Dims& normalised) {
-  if (l.dims(parameter).size() > normalised.size()) return std::nullopt;
-  return l.reshape(l.expand(parameter, normalised), {count(normalised)});
-}
-
 /// x normalised over its axes from `axis` on, times scale, plus bias (either may be no_value).
 ValueId normalize(Lowering& l, Normalization kind, ValueId x, int axis, ValueId scale, ValueId bias, float epsilon) {
   const Dims dims = l.dims(x);
   const Dims normalised(dims.begin() + axis, dims.end());
   Dims rows(dims.begin(), dims.begin() + axis);
   rows.push_back(count(normalised));
-  std::optional<ValueId> scale_vector = no_value, bias_vector = no_value;
-  if (scale != no_value) scale_vector = as_vector(l, scale, normalised);
-  if (bias != no_value) bias_vector = as_vector(l, bias, normalised);
-  if (!scale_vector) bias_vector.reset();  // the bias comes after the scale
-  std::vector<ValueId> operands = {l.reshape(x, rows), scale_vector.value_or(no_value), bias_vector.value_or(no_value)};
+  // A parameter is a vector over the normalised axes, unless it varies over others too; the bias comes after the scale.
+  const auto varies = [&](ValueId parameter) {
+    return parameter != no_value && l.dims(parameter).size() > normalised.size();
+  };
+  const bool scale_after = varies(scale), bias_after = bias != no_value && (scale_after || varies(bias));
+  const auto as_vector = [&](ValueId parameter, bool after) {
+    if (parameter == no_value || after) return no_value;
+    return l.reshape(l.expand(parameter, normalised), {count(normalised)});
+  };
+  std::vector<ValueId> operands = {l.reshape(x, rows), as_vector(scale, scale_after), as_vector(bias, bias_after)};
   while (operands.back() == no_value) operands.pop_back();
   ValueId y = l.reshape(l.add(Normalize{kind, epsilon}, operands), dims);
-  if (!scale_vector) y = l.map(Step::f_mul, {y, scale});
-  if (!bias_vector && bias != no_value) y = l.map(Step::f_add, {y, bias});
+  if (scale_after) y = l.map(Step::f_mul, {y, scale});
+  if (bias_after) y = l.map(Step::f_add, {y, bias});
   return y;
 }
 
@@ -466,16 +465,16 @@ void group_normalization(Lowering& l) {
 constexpr LoweringRow rows[] = {
     {"", "ArgMax", 1, arg_extreme<Reduction::arg_max>},
     {"", "ArgMin", 1, arg_extreme<Reduction::arg_min>},
-    {"", "BatchNormalization", 9, batch_normalization},
+    {"", "BatchNormalization", 7, batch_normalization},
     {"", "Einsum", 12, einsum},
-    {"", "Gemm", 9, gemm},
+    {"", "Gemm", 7, gemm},
     {"", "GlobalAveragePool", 1, global_pool<Reduction::mean>},
     {"", "GlobalMaxPool", 1, global_pool<Reduction::max>},
     {"", "GroupNormalization", 18, group_normalization},
     {"", "InstanceNormalization", 6, instance_normalization},
     {"", "LayerNormalization", 17, layer_normalization},
     {"", "LogSoftmax", 1, softmax<true>},
-    {"", "MatMul", 9, matmul},
+    {"", "MatMul", 1, matmul},
     {"", "RMSNormalization", 23, rms_normalization},
     {"", "ReduceL1", 1, reduce<Reducer::l1>},
     {"", "ReduceL2", 1, reduce<Reducer::l2>},
