@@ -181,14 +181,13 @@ bool convert(From from, To& to) {
   }
 }
 
-/// Row-major elements of one type to another; the place of the first that does not fit.
-std::optional<size_t> convert(ArrayType from_type, const std::byte* from, Type to_type, std::byte* to, size_t count) {
+/// Elements of one type (an array's or a device's) to another; the place of the first that does not fit.
+template <class FromType, class ToType>
+std::optional<size_t> convert(FromType from_type, const std::byte* from, ToType to_type, std::byte* to, size_t count) {
   std::optional<size_t> misfit;
-  with_type(from_type, [&]<class From>(From) {
-    with_type(to_type, [&]<class To>(To) {
+  with_type(from_type, [&]<class From>(From a) {
+    with_type(to_type, [&]<class To>(To b) {
       for (size_t i = 0; i < count; ++i) {
-        From a;
-        To b;
         std::memcpy(&a, from + i * sizeof a, sizeof a);
         if (!convert(a, b) && !misfit) misfit = i;
         std::memcpy(to + i * sizeof b, &b, sizeof b);
@@ -196,20 +195,6 @@ std::optional<size_t> convert(ArrayType from_type, const std::byte* from, Type t
     });
   });
   return misfit;
-}
-
-void convert(Type from_type, const std::byte* from, ArrayType to_type, std::byte* to, size_t count) {
-  with_type(from_type, [&]<class From>(From) {
-    with_type(to_type, [&]<class To>(To) {
-      for (size_t i = 0; i < count; ++i) {
-        From a;
-        To b;
-        std::memcpy(&a, from + i * sizeof a, sizeof a);
-        convert(a, b);
-        std::memcpy(to + i * sizeof b, &b, sizeof b);
-      }
-    });
-  });
 }
 
 void find_not_finite(const Tensor& tensor, size_t sample, NotFinite& found) {
