@@ -60,7 +60,9 @@ TEST_CASE("a chain of maps and a softmax run in one buffer") {
   const File file = g.check();
   CHECK(file.lowered.operators.size() == 2);
   CHECK(file.plan.in_place == std::vector<bool>{true, true});
-  CHECK(file.plan.workspace == 4 * 64 * 4);
+  const auto longer = std::count_if(file.plan.buffers.begin(), file.plan.buffers.end(),
+                                    [](const tools::Buffer& buffer) { return buffer.last > buffer.first; });
+  CHECK(longer == 1);  // the other is the program's scratch
   CHECK(file.plan.workspace == file.plan.lower_bound);
 }
 
@@ -169,7 +171,7 @@ TEST_CASE("concat copies what cannot be written there") {
   const ValueId x = g.input({3, 8}), y = g.map(Step::f_exp, {x});
   // An input, a constant, a value twice, an elementwise result between columns, a value that another part reads.
   g.output(g.add(Concat{1}, {x, g.constant({3, 2}), y, y, g.add(Softmax{1}, {y})}));
-  g.output(g.add(Concat{0}, {g.map(Step::f_neg, {x}), g.add(Pad{{0, -3}, {0, 3}, 2}, {x})}));
+  g.output(g.add(Concat{0}, {g.map(Step::f_neg, {x}), g.add(Pad{{2, 0}, {0, 0}, 2}, {x})}));
   g.check();
 }
 

@@ -243,7 +243,7 @@ class Lowering {
     }
     if (const auto* op = as<Pad>(node)) {
       homes_[index(id)] = where;
-      if (!crops(*op)) claim(node.inputs[0], within(node.inputs[0], op->before));
+      claim(node.inputs[0], within(node.inputs[0], op->before));
       return true;
     }
     if (!can_write(node, where)) return false;
@@ -327,12 +327,6 @@ class Lowering {
 
   static ValueId operand(const Node& node, size_t i) { return i < node.inputs.size() ? node.inputs[i] : no_value; }
 
-  static bool crops(const Pad& pad) {
-    const auto negative = [](const Expression& e) { return e.constant().value_or(0) < 0; };
-    return std::any_of(pad.before.begin(), pad.before.end(), negative) ||
-           std::any_of(pad.after.begin(), pad.after.end(), negative);
-  }
-
   static std::vector<int> axis_last(size_t rank, int axis) {
     std::vector<int> permutation;
     for (int i = 0; i < static_cast<int>(rank); ++i)
@@ -388,20 +382,9 @@ class Lowering {
     return home;
   }
 
-  /// The middle, and slabs before and after it along each axis that do not overlap. Negative padding crops.
-  void pad(const Pad& op, View from, const View& home, const Value& value, const Node& node) {
-    std::vector<Expression> before = op.before, after = op.after;
-    for (size_t axis = 0; axis < before.size(); ++axis) {
-      const auto crop = [](Expression& amount) {
-        if (amount.constant().value_or(0) >= 0) return Expression(0);
-        const Expression cut = 0 - amount;
-        amount = 0;
-        return cut;
-      };
-      const Expression front = crop(before[axis]), back = crop(after[axis]);
-      from.offset = from.offset + front * from.strides[axis];
-      from.dims[axis] = from.dims[axis] - front - back;
-    }
+  /// The middle, and slabs before and after it along each axis that do not overlap.
+  void pad(const Pad& op, const View& from, const View& home, const Value& value, const Node& node) {
+    const std::vector<Expression>&before = op.before, &after = op.after;
     const std::vector<int64_t> steps(before.size(), 1);
     std::vector<Expression> starts(before.size(), 0);
     Dims dims = value.dims;
