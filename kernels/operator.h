@@ -10,6 +10,7 @@
 /// Device code: no exceptions, no RTTI, no heap, no statics with constructors.
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/isa.h"
 #include "kernels/tensor.h"
@@ -83,7 +84,7 @@ struct Invocation {
       for (uint32_t index = 0; index < count; ++index) body(index, scratch);
       return;
     }
-    struct Context { const Invocation* self; Body* body; } context{this, &body};
+    struct Context { const Invocation* self; std::remove_reference_t<Body>* body; } context{this, &body};
     parallel->call(parallel->pool, count, [](void* c, uint32_t index, uint32_t thread) {
       auto& [self, task] = *static_cast<Context*>(c);
       (*task)(index, self->scratch_of(thread));
