@@ -39,27 +39,47 @@ inline constexpr int least_vectors = panel_vectors < 2 ? panel_vectors : 2;
 
 /// One element of the left operand, ready to be multiplied with vectors. On aarch64 the multiply-add takes it from lane
 /// 0 of a plain load: a broadcast would take one of the two pipes that multiply.
-struct Scalar {
+class Scalar {
+ public:
 #if defined(__aarch64__)
-  float v;
-  HEED_INLINE explicit Scalar(const float* p) : v(*p) {}
-#else
-  F v;
-  HEED_INLINE explicit Scalar(const float* p) : v(splat(*p)) {
-    pin(v);
+  HEED_INLINE explicit Scalar(const float* p) : v_(*p) {}
+  HEED_INLINE F vector() const {
+    return splat(v_);
   }
+#else
+  HEED_INLINE explicit Scalar(const float* p) : v_(splat(*p)) {
+    pin(v_);
+  }
+  HEED_INLINE F vector() const {
+    return v_;
+  }
+#endif
+
+  /// This element * w + c
+  HEED_INLINE F fma(F w, F c) const {
+#if defined(__aarch64__)
+    asm("fmla %0.4s, %1.4s, %2.s[0]" : "+w"(c.v) : "w"(w.v), "w"(v_));
+    return c;
+#else
+    return HEED_ISA::fma(v_, w, c);
+#endif
+  }
+
+ private:
+#if defined(__aarch64__)
+  float v_;
+#else
+  F v_;
 #endif
 };
 
-/// a * w + c
-HEED_INLINE F fma(Scalar a, F w, F c) {
-#if defined(__aarch64__)
-  asm("fmla %0.4s, %1.4s, %2.s[0]" : "+w"(c.v) : "w"(w.v), "w"(a.v));
-  return c;
-#else
-  return fma(a.v, w, c);
-#endif
-}
+/// Lets Tile::add pass over some terms; this one passes over none.
+struct AllTerms {
+  /// The columns' elements of step i.
+  HEED_INLINE F line(F w, ptrdiff_t) const { return w; }
+  /// Those elements for a row whose own is a.
+  HEED_INLINE F operator()(Scalar, F w) const { return w; }
+};
 
 template <int rows, int vectors>
 struct Tile {
@@ -71,24 +91,69 @@ struct Tile {
 
   /// Adds a[r][i] * w[i][..] for i in [0, k). Element i of row r is a[r * a_row + i * a_k]; the tile's columns are
   /// w[i * w_k ..], and each 16 columns w_panel after the 16 before.
+  template <class Terms = AllTerms>
   HEED_INLINE void add(const float* a, ptrdiff_t a_row, ptrdiff_t a_k, const float* w, ptrdiff_t w_k, ptrdiff_t w_panel,
-                       ptrdiff_t k) {
-    for (; k > 0; --k) {
+                       ptrdiff_t k, Terms terms = {}) {
+    for (ptrdiff_t i = 0; i < k; ++i) {
       F line[vectors];
       unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-        line[v] = load(w + v * W / 16 * w_panel + v * W % 16);
-        pin(line[v]);  // one load, not one folded into each row's multiply-add
+        line[v] = terms.line(load(w + v * W / 16 * w_panel + v * W % 16), i);
+        if constexpr (rows > 1) pin(line[v]);  // one load, not one folded into each row's multiply-add
       });
       unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
         const Scalar x(a + r * a_row);
-        unroll<vectors>([&](auto v)
-                            HEED_INLINE_LAMBDA { sum[r * vectors + v] = fma(x, line[v], sum[r * vectors + v]); });
+        unroll<vectors>(
+            [&](auto v) HEED_INLINE_LAMBDA { sum[r * vectors + v] = x.fma(terms(x, line[v]), sum[r * vectors + v]); });
       });
       a += a_k;
       w += w_k;
     }
     unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { pin(sum[i]); });  // what follows stays out of the loop
   }
+};
+
+/// Covers outputs with tiles: Job::run<rows, vectors>(row, column) computes the tile that begins there.
+template <class Job>
+class Tiling {
+ public:
+  /// Rows [row, row + rows), columns from `column`, a multiple of 16, to `end`. The last tile may reach past `end`, but
+  /// not past the next multiple of 16.
+  static void run(const Job& job, int row, int rows, int column, int end) {
+    if (rows == 0) return;
+    // Tiles of nearly equal height: a low one at the end would wait for its few chains.
+    const int count = (rows + max_rows - 1) / max_rows, low = rows / count, high_count = rows % count;
+    int log2_vectors = 3;
+    while (1 << log2_vectors > tile_vectors(low + (high_count > 0))) --log2_vectors;
+    while (column < end) {
+      constexpr int least = least_vectors * W;
+      while (W << log2_vectors > (end - column + least - 1) / least * least) --log2_vectors;
+      // The columns' operand stays in cache while the rows pass by.
+      for (int i = 0, r = row; i < count; ++i) {
+        const int height = low + (i < high_count);
+        table.at[height][log2_vectors](job, r, column);
+        r += height;
+      }
+      column += W << log2_vectors;
+    }
+  }
+
+ private:
+  using Run = void (*)(const Job&, int, int);
+  struct Table {
+    Run at[max_rows + 1][4];  // by rows and log2 of vectors; null where the tile would be too wide
+  };
+  template <int rows, int vectors>
+  static constexpr Run tile() {
+    if constexpr (rows > 0 && vectors >= least_vectors && vectors <= tile_vectors(rows)) {
+      return [](const Job& job, int row, int column) { job.template run<rows, vectors>(row, column); };
+    }
+    return nullptr;
+  }
+  template <int... rows>
+  static constexpr Table all(std::integer_sequence<int, rows...>) {
+    return {{{tile<rows, 1>(), tile<rows, 2>(), tile<rows, 4>(), tile<rows, 8>()}...}};
+  }
+  static constexpr Table table = all(std::make_integer_sequence<int, max_rows + 1>{});
 };
 
 /// Writes `columns` columns of a strided matrix as one panel [k][16], filled up with zeros.
