@@ -39,19 +39,31 @@ struct Axes {
   /// `offsets` are those of a run's first element.
   template <class Body>
   void for_each_run(int64_t first, int64_t last, Body&& body) const {
-    const int64_t inner = rank == 0 ? 1 : dims[rank - 1];
+    int64_t offsets[N] = {}, index[max_rank];
+    if (rank <= 1) {  // one run
+      for (int n = 0; n < N; ++n) offsets[n] = first * step(n);
+      if (first < last) body(offsets, last - first);
+      return;
+    }
+    for (int64_t axis = rank - 1, rest = first; axis >= 0; --axis) {
+      index[axis] = axis == 0 ? rest : rest % dims[axis];
+      rest = axis == 0 ? 0 : rest / dims[axis];
+      for (int n = 0; n < N; ++n) offsets[n] += index[axis] * strides[n][axis];
+    }
     while (first < last) {
-      int64_t offsets[N] = {};
-      int64_t index = first;
-      for (int axis = rank - 1; axis >= 0; --axis) {
-        const int64_t at = axis == 0 ? index : index % dims[axis];
-        index = axis == 0 ? 0 : index / dims[axis];
-        for (int n = 0; n < N; ++n) offsets[n] += at * strides[n][axis];
-      }
-      const int64_t left = rank == 0 ? 1 : inner - first % inner;
-      const int64_t length = left < last - first ? left : last - first;
+      int axis = rank - 1;
+      const int64_t left = dims[axis] - index[axis], length = left < last - first ? left : last - first;
       body(offsets, length);
       first += length;
+      // Back to the start of the last axis, and one step along the axes before it.
+      for (int n = 0; n < N; ++n) offsets[n] -= index[axis] * strides[n][axis];
+      index[axis--] = 0;
+      for (; axis >= 0; --axis) {
+        for (int n = 0; n < N; ++n) offsets[n] += strides[n][axis];
+        if (++index[axis] < dims[axis]) break;
+        for (int n = 0; n < N; ++n) offsets[n] -= index[axis] * strides[n][axis];
+        index[axis] = 0;
+      }
     }
   }
 };

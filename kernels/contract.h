@@ -37,8 +37,12 @@ class Check {
   /// The operand must be given with the type and the dimensions of operand `like`, which has been checked.
   bool same_dims(int i, int like) {
     const Shape* other = at(like);
-    if (violation_ || !operand(i, other->rank, other->type)) return false;
-    for (int axis = 0; axis < other->rank; ++axis) dim(i, axis, other->dims[axis], "dimensions differ");
+    return !violation_ && operand(i, other->rank, other->type) && dims_of(i, *other);
+  }
+  /// The operand, which is given, must have the rank and the dimensions of `shape`.
+  bool dims_of(int i, const Shape& shape) {
+    if (!equal(at(i)->rank, shape.rank, i, "wrong rank")) return false;
+    for (int axis = 0; axis < shape.rank; ++axis) dim(i, axis, shape.dims[axis], "dimensions differ");
     return !violation_;
   }
 

@@ -95,6 +95,37 @@ HEED_INLINE F log(F x) {
   return logarithm::at_the_ends(x, fma(k, splat(e::ln2_high), y));
 }
 
+/// a^b as C has it: 1 for b = 0 and for a = 1; a negative a takes an integer b, else NaN. The whole range of float.
+HEED_INLINE F pow(F a, F b) {
+  namespace e = exponential;
+  const F one = splat(1.0f), infinity = as_f(splat(0x7f800000)), magnitude = abs(a);
+  // log |a| as high + low.
+  const auto [k, f] = logarithm::split(magnitude);
+  const F square = f * f, square_error = fma(f, f, neg(square)), half = square * splat(-0.5f);
+  const F head = f + half,
+          tail = (half - (head - f)) + fma(square_error, splat(-0.5f), square * f * logarithm::tail(f));
+  const F shift = k * splat(e::ln2_high), sum = shift + head;
+  const F rest = fma(k, splat(e::ln2_low), (head - (sum - shift)) + tail);
+  const F high = sum + rest, low = rest - (high - sum);
+  // y = b * log |a|, and its exponential.
+  const F y = b * logarithm::at_the_ends(magnitude, high);
+  const F inside = abs(y), y_error = fma(b, high, neg(y)) + b * low;
+  const F c = clamp(y, -88.0f, 89.0f);
+  const F m = fma(c, splat(e::log2_e), splat(e::round_magic)), n = m - splat(e::round_magic);
+  const F reduced = fma(n, splat(-e::ln2_low), fma(n, splat(-e::ln2_high), c));
+  const F r = reduced + select(less(inside, splat(89.0f)), y_error, zero());
+  F result = as_f(min(add(as_i(e::reduced(r)), shl<23>(as_i(m))), splat(0x7f800000)));
+  result = flush(select(less(y, splat(-87.3365479f)), zero(), result));
+  result = select(is_nan(y), y, result);
+  // Ends and signs.
+  result = select(both(equal(magnitude, one), equal(b, b)), one, result);
+  const F half_b = b * splat(0.5f);
+  const M whole = equal(floor(b), b), odd = both(whole, !equal(floor(half_b), half_b));
+  result = select(both(odd, sign_of(as_i(a))), neg(result), result);
+  result = select(both(both(less(a, zero()), less(neg(infinity), a)), !whole), as_f(splat(0x7fc00000)), result);
+  return select(either(equal(b, zero()), equal(a, one)), one, result);
+}
+
 /// Hyperbolic tangent, a rational function of degree 9 / 8: 4.6 ulp, also near zero; never beyond -1 and 1.
 HEED_INLINE F tanh(F x) {
   const F c = clamp(x, -8.93f, 8.93f), t = c * c;

@@ -19,14 +19,24 @@ using M = bool;
 HEED_INLINE I as_i(F a) { return std::bit_cast<I>(a); }
 HEED_INLINE F as_f(I a) { return std::bit_cast<F>(a); }
 
-HEED_INLINE F load(const float* p) { return *p; }
-HEED_INLINE I load(const int32_t* p) { return *p; }
-HEED_INLINE F load_first(const float* p, int n) { return n > 0 ? *p : 0.0f; }
-HEED_INLINE I load_first(const int32_t* p, int n) { return n > 0 ? *p : 0; }
-HEED_INLINE void store(float* p, F a) { *p = a; }
-HEED_INLINE void store(int32_t* p, I a) { *p = a; }
-HEED_INLINE void store_first(float* p, F a, int n) { if (n > 0) *p = a; }
-HEED_INLINE void store_first(int32_t* p, I a, int n) { if (n > 0) *p = a; }
+// Memory holds the one or the other type as the caller says: copied, never aliased.
+template <class V>
+HEED_INLINE V copy_in(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+HEED_INLINE F load(const float* p) { return copy_in<F>(p); }
+HEED_INLINE I load(const int32_t* p) { return copy_in<I>(p); }
+HEED_INLINE I load(const int8_t* p) { return *p; }
+HEED_INLINE I load(const uint8_t* p) { return *p; }
+HEED_INLINE void store_low(uint8_t* p, I a) { *p = static_cast<uint8_t>(a); }
+HEED_INLINE F load_first(const float* p, int n) { return n > 0 ? load(p) : 0.0f; }
+HEED_INLINE I load_first(const int32_t* p, int n) { return n > 0 ? load(p) : 0; }
+HEED_INLINE void store(float* p, F a) { __builtin_memcpy(p, &a, sizeof a); }
+HEED_INLINE void store(int32_t* p, I a) { __builtin_memcpy(p, &a, sizeof a); }
+HEED_INLINE void store_first(float* p, F a, int n) { if (n > 0) store(p, a); }
+HEED_INLINE void store_first(int32_t* p, I a, int n) { if (n > 0) store(p, a); }
 HEED_INLINE F splat(float a) { return a; }
 HEED_INLINE I splat(int32_t a) { return a; }
 HEED_INLINE F zero() { return 0.0f; }
@@ -48,6 +58,8 @@ HEED_INLINE M equal(F a, F b) { return a == b; }
 HEED_INLINE M less(I a, I b) { return a < b; }
 HEED_INLINE M less_equal(I a, I b) { return a <= b; }
 HEED_INLINE M equal(I a, I b) { return a == b; }
+HEED_INLINE M both(M a, M b) { return a && b; }
+HEED_INLINE M either(M a, M b) { return a || b; }
 HEED_INLINE F select(M m, F a, F b) { return m ? a : b; }
 HEED_INLINE I select(M m, I a, I b) { return m ? a : b; }
 HEED_INLINE I bits_of(M m) { return -static_cast<I>(m); }
@@ -114,14 +126,14 @@ HEED_INLINE F flush(F a) {
 HEED_INLINE F max(F a, F b) {
   const I zeros = as_i(a) & as_i(b);
   const F c = a > b ? a : a < b ? b : as_f(zeros);
-  return flush(((a <= b) | (b < a)) ? c : as_f(0x7fc00000));
+  return flush(a <= b || b < a ? c : as_f(0x7fc00000));
 }
 
 /// The smaller, NaN if an operand is NaN; -0 is smaller than +0; a subnormal counts as zero and becomes it.
 HEED_INLINE F min(F a, F b) {
   const I zeros = as_i(a) | as_i(b);
   const F c = a < b ? a : a > b ? b : as_f(zeros);
-  return flush(((a <= b) | (b < a)) ? c : as_f(0x7fc00000));
+  return flush(a <= b || b < a ? c : as_f(0x7fc00000));
 }
 
 /// To the nearest integer, halves to even: 2^23 is added and taken off.

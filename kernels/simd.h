@@ -91,8 +91,9 @@ HEED_INLINE M equal(F a, F b) { return {FBatch(a.v) == FBatch(b.v)}; }
 HEED_INLINE M less(I a, I b) { return to_m(IBatch(a.v) < IBatch(b.v)); }
 HEED_INLINE M less_equal(I a, I b) { return to_m(IBatch(a.v) <= IBatch(b.v)); }
 HEED_INLINE M equal(I a, I b) { return to_m(IBatch(a.v) == IBatch(b.v)); }
-HEED_INLINE M operator&(M a, M b) { return {MBatch(a.v) & MBatch(b.v)}; }
-HEED_INLINE M operator|(M a, M b) { return {MBatch(a.v) | MBatch(b.v)}; }
+HEED_INLINE M both(M a, M b) { return {MBatch(a.v) & MBatch(b.v)}; }
+HEED_INLINE M either(M a, M b) { return {MBatch(a.v) | MBatch(b.v)}; }
+HEED_INLINE M operator!(M a) { return {~MBatch(a.v)}; }
 
 #if defined(__AVX512F__)
 
@@ -123,6 +124,9 @@ template <int n> HEED_INLINE I shr(I a) { return {_mm512_srai_epi32(a.v, n)}; }
 template <int n> HEED_INLINE I shr_logical(I a) { return {_mm512_srli_epi32(a.v, n)}; }
 HEED_INLINE I shl(I a, I n) { return {_mm512_sllv_epi32(a.v, (n & splat(31)).v)}; }
 HEED_INLINE I shr(I a, I n) { return {_mm512_srav_epi32(a.v, (n & splat(31)).v)}; }
+HEED_INLINE I load(const int8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+HEED_INLINE I load(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+HEED_INLINE void store_low(uint8_t* p, I a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v)); }
 HEED_INLINE float first_lane(F a) { return _mm512_cvtss_f32(a.v); }
 template <int n> HEED_INLINE F down(F a) {
   if constexpr (n == 8) return {_mm512_shuffle_f32x4(a.v, a.v, 0x4e)};
@@ -159,6 +163,13 @@ template <int n> HEED_INLINE I shr(I a) { return {_mm256_srai_epi32(a.v, n)}; }
 template <int n> HEED_INLINE I shr_logical(I a) { return {_mm256_srli_epi32(a.v, n)}; }
 HEED_INLINE I shl(I a, I n) { return {_mm256_sllv_epi32(a.v, (n & splat(31)).v)}; }
 HEED_INLINE I shr(I a, I n) { return {_mm256_srav_epi32(a.v, (n & splat(31)).v)}; }
+HEED_INLINE I load(const int8_t* p) { return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))}; }
+HEED_INLINE I load(const uint8_t* p) { return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))}; }
+HEED_INLINE void store_low(uint8_t* p, I a) {
+  const __m256i low = _mm256_shuffle_epi8(a.v, _mm256_set1_epi32(0x0c080400));  // the low bytes of each half's four lanes
+  const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
+}
 HEED_INLINE float first_lane(F a) { return _mm256_cvtss_f32(a.v); }
 template <int n> HEED_INLINE F down(F a) {
   if constexpr (n == 4) return {_mm256_permute2f128_ps(a.v, a.v, 1)};
@@ -201,6 +212,21 @@ template <int n> HEED_INLINE I shr(I a) { return {vshrq_n_s32(a.v, n)}; }
 template <int n> HEED_INLINE I shr_logical(I a) { return {vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v), n))}; }
 HEED_INLINE I shl(I a, I n) { return {vshlq_s32(a.v, (n & splat(31)).v)}; }
 HEED_INLINE I shr(I a, I n) { return {vshlq_s32(a.v, vnegq_s32((n & splat(31)).v))}; }
+HEED_INLINE I load(const int8_t* p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, 4);
+  return {vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))))};
+}
+HEED_INLINE I load(const uint8_t* p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, 4);
+  return {vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))))};
+}
+HEED_INLINE void store_low(uint8_t* p, I a) {
+  const uint16x4_t half = vmovn_u32(vreinterpretq_u32_s32(a.v));
+  const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(half, half))), 0);
+  __builtin_memcpy(p, &four, 4);
+}
 HEED_INLINE float first_lane(F a) { return vgetq_lane_f32(a.v, 0); }
 template <int n> HEED_INLINE F down(F a) { return {vextq_f32(a.v, a.v, n)}; }
 
@@ -265,7 +291,7 @@ HEED_INLINE F max(F a, F b) {
 #if defined(__AVX2__)
   // The machine returns its second operand where one is NaN or both are zeros: both orders give both operands there.
   const F c = max_fast(a, b) & max_fast(b, a);
-  return flush(select(less_equal(a, b) | less(b, a), c, as_f(splat(0x7fc00000))));
+  return flush(select(either(less_equal(a, b), less(b, a)), c, as_f(splat(0x7fc00000))));
 #else
   return max_fast(a, b);
 #endif

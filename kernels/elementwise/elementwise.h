@@ -2,20 +2,21 @@
 /// A short program over the elements of broadcast operands, run block by block: every step is one loop over a block of
 /// `elementwise_block` elements that stays in the first-level cache, so a whole chain of maps is one pass over memory.
 ///
-/// Operands are typed views; registers hold one block of 32-bit lanes: f32, i32, or a boolean as all ones or all zeros. A step
-/// reads registers, inputs (in place where they lie in order, else gathered into scratch once for each block) and immediates.
+/// Operands are typed views; registers hold one block of 32-bit lanes: f32, i32, or a boolean as all ones or all zeros.
+/// A step reads registers, inputs (in place where they lie in order, else gathered into scratch once for each block)
+/// and immediates.
 ///
-/// inputs: as many as sources of kind `tensor`, in their order; any type, any strides (stride 0 broadcasts), dims equal to the output's
-/// outputs: 1 to 4, the same dims, dense, f32, i32, boolean, i8 or u8. scratch: registers, see scratch().
-/// in place: an input of the same element size whose view is dense.
+/// inputs: as many as sources of kind `tensor`, in their order; any type, any strides (stride 0 broadcasts), dims equal
+/// to the output's outputs: 1 to 4, the same dims, dense, f32, i32, boolean, i8 or u8. scratch: registers, see
+/// scratch(). in place: an input of the same element size whose view is dense.
 #include "kernels/operator.h"
 #include "kernels/variants.h"
 
 namespace heed {
 
-/// Steps by the type they work on: f_ float32, i_ int32 (wrapping; division by 0 gives 0, shifts are taken mod 32), b_ boolean.
-/// `sin` and `cos` are exact in their reduction to |x| of 2^15. One list for the kernels, the converter and the tests:
-/// HEED_STEP(name, operands, type of operands, type of result).
+/// Steps by the type they work on: f_ float32, i_ int32 (wrapping; division by 0 gives 0, shifts are taken mod 32), b_
+/// boolean. `sin` and `cos` are exact in their reduction to |x| of 2^15. One list for the kernels, the converter and
+/// the tests: HEED_STEP(name, operands, type of operands, type of result).
 enum class Step : uint8_t {
 #define HEED_STEP(name, operands, from, to) name,
 #include "kernels/elementwise/steps.inc"
@@ -45,7 +46,8 @@ struct Instruction {
 
 enum class SourceKind : uint8_t { tensor, iota, dimension };
 
-/// An input of the program. iota: the element's index along `axis`, as i32. dimension: `value`, a named expression's, as i32.
+/// An input of the program. iota: the element's index along `axis`, as i32. dimension: `value`, a named expression's,
+/// as i32.
 struct Source {
   SourceKind kind;
   uint8_t axis;
@@ -81,7 +83,7 @@ inline uint32_t bytes_of(const ElementwiseParams& params) {
 /// Outputs [first, last) of the row-major order, a multiple of the block but for the end.
 struct ElementwiseArgs {
   const ElementwiseParams* params;
-  const Tensor* inputs;   // of the sources of kind tensor
+  const Tensor* inputs;  // of the sources of kind tensor
   const Tensor* outputs;
   int64_t first, last;
   std::byte* scratch;
