@@ -11,12 +11,12 @@ namespace {
 template <Activation activation>
 void finish(const MatmulArgs& args, const float* x, int x_row, int row, int rows, int column, int columns) {
   for (int r = row; r < row + rows; ++r, x += x_row) {
-    const float* residual = args.residual + r * args.residual_row + column;
+    const float* residual = args.residual == nullptr ? nullptr : args.residual + r * args.residual_row + column;
     float* y = args.y + r * args.y_row + column;
     const auto vector = [&](int i, auto get, auto put) HEED_INLINE_LAMBDA {
       F v = load(x + i);
       if (args.bias != nullptr) v = v + get(args.bias + column + i);
-      if (args.residual != nullptr) v = v + get(residual + i);
+      if (residual != nullptr) v = v + get(residual + i);
       put(y + i, activate<activation>(v));
     };
     int i = 0;
