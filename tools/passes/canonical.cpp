@@ -1,0 +1,523 @@
+/// The canonical form: exact algebra that makes many ways to write a thing one. Each rewrite looks at one node and
+/// gives what its result may be replaced by. docs/converter.md lists them.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <unordered_map>
+
+#include "tools/passes/passes.h"
+#include "tools/passes/pattern.h"
+
+namespace heed::tools {
+namespace {
+
+constexpr int most_sweeps =
+    100;  // each rewrite shrinks the graph or moves a view towards the outputs; this only guards
+
+using Result = std::optional<ValueId>;
+
+bool is_uniform(const Graph& graph, ValueId id, double number) {
+  return uniform(graph, id) == number;
+}
+
+// x where it has the shape of the result, so that it may stand in its place.
+Result alone(const Graph& graph, ValueId result, ValueId x) {
+  return graph.value(x).dims == graph.value(result).dims ? Result(x) : std::nullopt;
+}
+
+// --- Arithmetic ------------------------------------------------------------------------------------------------------
+
+bool commutes(Step step) {
+  switch (step) {
+    case Step::f_add:
+    case Step::f_mul:
+    case Step::f_min:
+    case Step::f_max:
+    case Step::f_equal:
+    case Step::i_add:
+    case Step::i_mul:
+    case Step::i_min:
+    case Step::i_max:
+    case Step::i_equal:
+    case Step::i_and:
+    case Step::i_or:
+    case Step::i_xor:
+    case Step::b_and:
+    case Step::b_or:
+    case Step::b_xor:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Result constants_last(Graph& graph, ValueId out) {
+  const Map* map = made_by<Map>(graph, out);
+  if (map == nullptr || !commutes(map->step)) return std::nullopt;
+  const ValueId a = producer(graph, out)->inputs[0], b = producer(graph, out)->inputs[1];
+  const auto constant = [&](ValueId id) { return graph.value(id).constant || uniform(graph, id); };
+  if (!constant(a) || constant(b)) return std::nullopt;
+  const Step step = map->step;
+  return Builder(graph, out).map(step, {b, a});
+}
+
+Result neutral_operands(Graph& graph, ValueId out) {
+  const Map* map = made_by<Map>(graph, out);
+  if (map == nullptr || info(map->step).operands != 2) return std::nullopt;
+  const ValueId x = producer(graph, out)->inputs[0], c = producer(graph, out)->inputs[1];
+  switch (map->step) {
+    case Step::f_add:
+    case Step::f_sub:
+    case Step::i_add:
+    case Step::i_sub:
+    case Step::b_or:
+    case Step::b_xor:
+      return is_uniform(graph, c, 0) ? alone(graph, out, x) : std::nullopt;
+    case Step::f_mul:
+    case Step::f_div:
+    case Step::f_pow:
+    case Step::i_mul:
+    case Step::i_div:
+    case Step::b_and:
+      return is_uniform(graph, c, 1) ? alone(graph, out, x) : std::nullopt;
+    default:
+      return std::nullopt;
+  }
+}
+
+Result powers(Graph& graph, ValueId out) {
+  const auto* operands = operands_of(graph, out, Step::f_pow);
+  if (operands == nullptr) return std::nullopt;
+  const ValueId x = (*operands)[0];
+  const auto exponent = uniform(graph, (*operands)[1]);
+  if (!exponent || !alone(graph, out, x)) return std::nullopt;
+  const Builder build(graph, out);
+  if (*exponent == 2) return build.map(Step::f_mul, {x, x});
+  if (*exponent == 3) return build.map(Step::f_mul, {build.map(Step::f_mul, {x, x}), x});
+  if (*exponent == 0.5) return build.map(Step::f_sqrt, {x});
+  if (*exponent == -0.5) return build.map(Step::f_reciprocal, {build.map(Step::f_sqrt, {x})});
+  if (*exponent == -1) return build.map(Step::f_reciprocal, {x});
+  return std::nullopt;
+}
+
+Result reciprocals(Graph& graph, ValueId out) {
+  const auto* operands = operands_of(graph, out, Step::f_div);
+  if (operands == nullptr || !is_uniform(graph, (*operands)[0], 1) || !alone(graph, out, (*operands)[1]))
+    return std::nullopt;
+  const ValueId x = (*operands)[1];
+  return Builder(graph, out).map(Step::f_reciprocal, {x});
+}
+
+Result negations(Graph& graph, ValueId out) {
+  for (const auto& [step, other] : {std::pair(Step::f_add, Step::f_sub), std::pair(Step::f_sub, Step::f_add)})
+    if (const auto* operands = operands_of(graph, out, step))
+      for (size_t i = step == Step::f_add ? 0 : 1; i < 2; ++i)
+        if (const auto* negated = operands_of(graph, (*operands)[i], Step::f_neg)) {
+          const ValueId a = (*operands)[1 - i], b = (*negated)[0];
+          return Builder(graph, out, {(*operands)[i]}).map(other, {a, b});
+        }
+  if (const auto* outer = operands_of(graph, out, Step::f_neg))
+    if (const auto* inner = operands_of(graph, (*outer)[0], Step::f_neg)) return (*inner)[0];
+  return std::nullopt;
+}
+
+// Sums over n elements times 1/n, and sums of squares.
+Result means_and_squares(Graph& graph, ValueId out) {
+  if (const auto times = scaled(graph, out)) {
+    const auto* sum = made_by<Reduce>(graph, times->x);
+    if (sum == nullptr || sum->kind != Reduction::sum || graph.value(out).type != Type::f32) return std::nullopt;
+    const ValueId x = producer(graph, times->x)->inputs[0];
+    Expression size = 1;
+    for (const int axis : sum->axes) size = size * graph.value(x).dims[static_cast<size_t>(axis)];
+    const auto count = size.constant();
+    if (!count || std::abs(times->factor * static_cast<double>(*count) - 1) > 1e-6) return std::nullopt;
+    Reduce mean = *sum;
+    mean.kind = Reduction::mean;
+    return Builder(graph, out, {times->x}).add(mean, {x});
+  }
+  const auto* reduce = made_by<Reduce>(graph, out);
+  if (reduce == nullptr || reduce->kind != Reduction::sum) return std::nullopt;
+  const ValueId operand = producer(graph, out)->inputs[0];
+  const auto* square = operands_of(graph, operand, Step::f_mul);
+  if (square == nullptr || (*square)[0] != (*square)[1]) return std::nullopt;
+  const ValueId x = (*square)[0];
+  Reduce sum = *reduce;
+  sum.kind = Reduction::sum_square;
+  return Builder(graph, out, {operand}).add(sum, {x});
+}
+
+Result reductions_of_one(Graph& graph, ValueId out) {
+  const auto* reduce = made_by<Reduce>(graph, out);
+  if (reduce == nullptr || reduce->kind == Reduction::sum_square || graph.value(out).type == Type::i32)
+    return std::nullopt;
+  const ValueId x = producer(graph, out)->inputs[0];
+  const Dims& dims = graph.value(x).dims;
+  for (const int axis : reduce->axes)
+    if (!dims[static_cast<size_t>(axis)].is_constant(1)) return std::nullopt;
+  return Builder(graph, out).reshape(x, graph.value(out).dims);
+}
+
+// --- Booleans --------------------------------------------------------------------------------------------------------
+
+Result booleans(Graph& graph, ValueId out) {
+  const Map* map = made_by<Map>(graph, out);
+  if (map == nullptr) return std::nullopt;
+  const std::vector<ValueId> operands = producer(graph, out)->inputs;
+  switch (map->step) {
+    case Step::b_not:
+      if (const auto* inner = operands_of(graph, operands[0], Step::b_not)) return (*inner)[0];
+      return std::nullopt;
+    case Step::f_to_b:
+      if (const auto* inner = operands_of(graph, operands[0], Step::b_to_f)) return (*inner)[0];
+      return std::nullopt;
+    case Step::i_to_b:
+      if (const auto* inner = operands_of(graph, operands[0], Step::b_to_i)) return (*inner)[0];
+      return std::nullopt;
+    case Step::f_equal:  // boolean as a number == 0
+      if (const auto* inner = operands_of(graph, operands[0], Step::b_to_f);
+          inner && is_uniform(graph, operands[1], 0)) {
+        const ValueId x = (*inner)[0];
+        return Builder(graph, out, {operands[0]}).map(Step::b_not, {x});
+      }
+      return std::nullopt;
+    case Step::i_equal:
+      if (const auto* inner = operands_of(graph, operands[0], Step::b_to_i);
+          inner && is_uniform(graph, operands[1], 0)) {
+        const ValueId x = (*inner)[0];
+        return Builder(graph, out, {operands[0]}).map(Step::b_not, {x});
+      }
+      return std::nullopt;
+    case Step::f_select:
+    case Step::i_select:
+    case Step::b_select: {
+      const Step step = map->step;
+      if (const auto condition = uniform(graph, operands[0]))
+        return alone(graph, out, operands[*condition != 0 ? 1 : 2]);
+      const auto* inverse = operands_of(graph, operands[0], Step::b_not);
+      if (inverse == nullptr) return std::nullopt;
+      const ValueId condition = (*inverse)[0];
+      return Builder(graph, out, {operands[0]}).map(step, {condition, operands[2], operands[1]});
+    }
+    default:
+      return std::nullopt;
+  }
+}
+
+// --- Views -----------------------------------------------------------------------------------------------------------
+
+// Which consecutive axes of `from` each axis of `to` is the product of; nothing where it is no mere merging. Sizes of 1
+// go to the left.
+std::optional<std::vector<std::vector<int>>> merged_axes(const Dims& from, const Dims& to) {
+  std::vector<std::vector<int>> groups;
+  size_t next = 0;
+  for (const Expression& size : to) {
+    std::vector<int> group;
+    Expression product = 1;
+    while (!(product == size)) {
+      if (next == from.size()) return std::nullopt;
+      product = product * from[next];
+      group.push_back(static_cast<int>(next++));
+    }
+    groups.push_back(std::move(group));
+  }
+  for (; next < from.size(); ++next) {
+    if (!from[next].is_constant(1) || groups.empty()) return std::nullopt;
+    groups.back().push_back(static_cast<int>(next));
+  }
+  return groups;
+}
+
+Result views_of_views(Graph& graph, ValueId out) {
+  if (producer(graph, out) == nullptr || producer(graph, out)->inputs.empty()) return std::nullopt;
+  const ValueId x = producer(graph, out)->inputs[0];
+  const Dims dims = graph.value(out).dims;
+  if (made_by<Reshape>(graph, out) && made_by<Reshape>(graph, x)) return Builder(graph, out).reshape(x, dims);
+  if (made_by<Expand>(graph, out) && made_by<Expand>(graph, x))
+    return Builder(graph, out).expand(producer(graph, x)->inputs[0], dims);
+  const auto* transpose = made_by<Transpose>(graph, out);
+  if (transpose == nullptr) return std::nullopt;
+  const std::vector<int> permutation = transpose->permutation;
+  if (made_by<Transpose>(graph, x)) return Builder(graph, out).transpose(x, permutation);
+  // Only axes of size 1 change places: nothing moves.
+  const Dims from = graph.value(x).dims;
+  int last = -1;
+  bool moves = false;
+  for (const int axis : permutation) {
+    if (from[static_cast<size_t>(axis)].is_constant(1)) continue;
+    moves = moves || axis < last;
+    last = axis;
+  }
+  if (!moves) return Builder(graph, out).reshape(x, dims);
+  // The transpose of merged axes is merged afterwards: reshapes meet below and cancel.
+  if (made_by<Reshape>(graph, x)) {
+    const ValueId inner = producer(graph, x)->inputs[0];
+    const auto groups = merged_axes(graph.value(inner).dims, from);
+    if (!groups) return std::nullopt;
+    std::vector<int> fine;
+    for (const int axis : permutation) {
+      const auto& group = (*groups)[static_cast<size_t>(axis)];
+      fine.insert(fine.end(), group.begin(), group.end());
+    }
+    const Builder build(graph, out);
+    return build.reshape(build.transpose(inner, fine), dims);
+  }
+  return std::nullopt;
+}
+
+// A view that every operand of a map shares, numbers aside, is taken of the result instead.
+Result views_sink_below_maps(Graph& graph, ValueId out) {
+  const Map* map = made_by<Map>(graph, out);
+  if (map == nullptr) return std::nullopt;
+  const Step step = map->step;
+  const std::vector<ValueId> operands = producer(graph, out)->inputs;
+  const Dims dims = graph.value(out).dims;
+  std::optional<std::vector<int>> permutation;
+  std::optional<Dims> inner_dims;  // of reshapes
+  std::vector<ValueId> inner;
+  for (const ValueId id : operands) {
+    const auto* transpose = made_by<Transpose>(graph, id);
+    const bool is_view = (transpose || made_by<Reshape>(graph, id)) && graph.value(id).dims == dims && !dims.empty();
+    if (is_view && transpose && !inner_dims && (!permutation || *permutation == transpose->permutation)) {
+      permutation = transpose->permutation;
+    } else if (is_view && !transpose && !permutation) {
+      const Dims from = graph.value(producer(graph, id)->inputs[0]).dims;
+      if (inner_dims && *inner_dims != from) return std::nullopt;
+      inner_dims = from;
+    }
+  }
+  if (!permutation && !inner_dims) return std::nullopt;
+  const bool same_last = inner_dims && !inner_dims->empty() && inner_dims->back() == dims.back();
+  for (const ValueId id : operands) {
+    const Value& value = graph.value(id);
+    const bool view = permutation ? made_by<Transpose>(graph, id) && value.dims == dims &&
+                                        made_by<Transpose>(graph, id)->permutation == *permutation
+                                  : made_by<Reshape>(graph, id) && value.dims == dims &&
+                                        graph.value(producer(graph, id)->inputs[0]).dims == *inner_dims;
+    const bool one =
+        count(value.dims).is_constant(1) && value.dims.size() <= (permutation ? dims.size() : inner_dims->size());
+    const bool row = same_last && value.constant && value.dims.size() == 1 && value.dims[0] == dims.back();
+    if (!view && !one && !row) return std::nullopt;
+    inner.push_back(view ? producer(graph, id)->inputs[0] : id);
+  }
+  const Builder build(graph, out);
+  const ValueId result = build.map(step, inner);
+  return permutation ? build.transpose(result, *permutation) : build.reshape(result, dims);
+}
+
+// Rows of a product with constant weights stay in the shape they came in.
+Result reshapes_sink_below_products(Graph& graph, ValueId out) {
+  const auto* matmul = made_by<Matmul>(graph, out);
+  if (matmul == nullptr) return std::nullopt;
+  const Matmul op = *matmul;
+  std::vector<ValueId> inputs = producer(graph, out)->inputs;
+  if (!made_by<Reshape>(graph, inputs[0]) || graph.value(inputs[1]).dims.size() != 2 || inputs.size() > 3)
+    return std::nullopt;
+  const ValueId inner = producer(graph, inputs[0])->inputs[0];
+  const Dims from = graph.value(inner).dims, to = graph.value(inputs[0]).dims;
+  if (from.size() < 2 || !(from.back() == to.back())) return std::nullopt;
+  inputs[0] = inner;
+  const Dims dims = graph.value(out).dims;
+  const Builder build(graph, out);
+  return build.reshape(build.add(op, inputs), dims);
+}
+
+Result needless_expands(Graph& graph, ValueId out) {
+  const Node* node = producer(graph, out);
+  const bool map = made_by<Map>(graph, out), matmul = made_by<Matmul>(graph, out);
+  if (!map && !matmul) return std::nullopt;
+  const Operation operation = node->operation;
+  std::vector<ValueId> inputs = node->inputs;
+  const Dims dims = graph.value(out).dims;
+  for (size_t i = 0; i < std::min<size_t>(inputs.size(), map ? 3 : 2); ++i) {
+    if (!made_by<Expand>(graph, inputs[i])) continue;
+    const ValueId inner = producer(graph, inputs[i])->inputs[0];
+    std::vector<ValueId> without = inputs;
+    without[i] = inner;
+    const size_t rank = graph.value(inner).dims.size();
+    if (matmul) {
+      const Dims &a = graph.value(inner).dims, &b = graph.value(inputs[i]).dims;
+      if (rank < 2 || !(a[rank - 1] == b[b.size() - 1]) || !(a[rank - 2] == b[b.size() - 2])) continue;
+    }
+    // Only a literal 1 broadcasts: the other operands have to carry the sizes.
+    Dims result(matmul ? dims.size() - 2 : dims.size(), Expression(1));
+    for (size_t operand = 0; operand < (map ? without.size() : 2); ++operand) {
+      Dims own = graph.value(without[operand]).dims;
+      if (matmul) own.resize(own.size() - 2);
+      for (size_t axis = 0; axis < own.size(); ++axis)
+        if (!own[axis].is_constant(1)) result[result.size() - own.size() + axis] = own[axis];
+    }
+    if (std::equal(result.begin(), result.end(), dims.begin())) return Builder(graph, out).add(operation, without);
+  }
+  return std::nullopt;
+}
+
+// Constant indices at equal distances are a slice.
+Result regular_gathers(Graph& graph, ValueId out) {
+  const auto* gather = made_by<Gather>(graph, out);
+  if (gather == nullptr) return std::nullopt;
+  const auto along = static_cast<size_t>(gather->axis);
+  const ValueId table = producer(graph, out)->inputs[0], index = producer(graph, out)->inputs[1];
+  const auto size = graph.value(table).dims[along].constant();
+  if (!graph.value(index).constant || !size || graph.value(index).constant->dims.size() > 1) return std::nullopt;
+  std::vector<int64_t> places;
+  for (const int64_t place : graph.value(index).constant->integers()) {
+    places.push_back(place < 0 ? place + *size : place);
+    if (places.back() < 0 || places.back() >= *size) return std::nullopt;
+  }
+  if (places.empty()) return std::nullopt;
+  const int64_t step = places.size() > 1 ? places[1] - places[0] : 1;
+  for (size_t i = 1; i < places.size(); ++i)
+    if (step == 0 || places[i] - places[i - 1] != step) return std::nullopt;
+  Dims dims = graph.value(table).dims;
+  Slice slice{std::vector<Expression>(dims.size()), std::vector<int64_t>(dims.size(), 1), {}};
+  slice.starts[along] = places[0];
+  slice.steps[along] = step;
+  dims[along] = static_cast<int64_t>(places.size());
+  slice.dims = dims;
+  const Builder build(graph, out);
+  return build.reshape(build.add(slice, {table}), graph.value(out).dims);
+}
+
+// Softmax runs over the last axis.
+Result softmax_last(Graph& graph, ValueId out) {
+  const auto* softmax = made_by<Softmax>(graph, out);
+  const auto rank = static_cast<int>(graph.value(out).dims.size());
+  if (softmax == nullptr || softmax->axis == rank - 1) return std::nullopt;
+  const ValueId x = producer(graph, out)->inputs[0];
+  std::vector<int> swap(static_cast<size_t>(rank));
+  std::iota(swap.begin(), swap.end(), 0);
+  std::swap(swap[static_cast<size_t>(softmax->axis)], swap.back());
+  const bool log = softmax->log;
+  const Builder build(graph, out);
+  return build.transpose(build.add(Softmax{rank - 1, log}, {build.transpose(x, swap)}), swap);
+}
+
+// A number times a product with constant weights is in the weights.
+Result scales_into_weights(Graph& graph, ValueId out) {
+  const auto times = scaled(graph, out);
+  if (!times || !made_by<Matmul>(graph, times->x) || !read_once(graph, times->x)) return std::nullopt;
+  const Matmul op = *made_by<Matmul>(graph, times->x);
+  const Node& node = *producer(graph, times->x);
+  const ValueId weights = node.inputs[1], x = node.inputs[0];
+  if (op.activation != Activation::none || node.inputs.size() > 2 || !graph.value(weights).constant)
+    return std::nullopt;
+  const Builder build(graph, out, {times->x});
+  return build.add(op, {x, build.map(Step::f_mul, {weights, build.scalar(static_cast<float>(times->factor))})});
+}
+
+using Rewrite = Result (*)(Graph& graph, ValueId out);
+constexpr Rewrite rewrites[] = {
+    constants_last,
+    neutral_operands,
+    powers,
+    reciprocals,
+    negations,
+    means_and_squares,
+    reductions_of_one,
+    booleans,
+    views_of_views,
+    views_sink_below_maps,
+    reshapes_sink_below_products,
+    needless_expands,
+    regular_gathers,
+    softmax_last,
+    scales_into_weights,
+};
+
+// --- Whole graph -----------------------------------------------------------------------------------------------------
+
+// Everything that decides a node's results: equal text, equal results.
+std::string signature(const Graph& graph, const Node& node) {
+  std::string text = name(node.operation);
+  const auto add = [&](const auto& part) { text += '|' + std::to_string(part); };
+  Operation operation = node.operation;
+  for_each_expression(operation, [&](const Expression& e) { text += '|' + e.text(); });
+  std::visit(Overloaded{[&](const Iota& op) { add(op.axis); },
+                        [&](const Transpose& op) { std::for_each(op.permutation.begin(), op.permutation.end(), add); },
+                        [&](const Slice& op) { std::for_each(op.steps.begin(), op.steps.end(), add); },
+                        [&](const Concat& op) { add(op.axis); }, [&](const Pad& op) { add(op.value); },
+                        [&](const Gather& op) { add(op.axis); },
+                        [&](const Matmul& op) { add(static_cast<int>(op.activation)); },
+                        [&](const Softmax& op) { add(op.axis), add(op.log); },
+                        [&](const Reduce& op) {
+                          add(static_cast<int>(op.kind)), add(op.keep), add(op.last_index);
+                          std::for_each(op.axes.begin(), op.axes.end(), add);
+                        },
+                        [](const Map&) {}, [](const Size&) {}, [](const Reshape&) {}, [](const Expand&) {},
+                        // Each of these is its own: they are seldom equal and have many attributes.
+                        [&](const auto&) { add(node.outputs[0]); }},
+             operation);
+  for (const ValueId id : node.inputs) {
+    text += ';';
+    const auto* constant = id == no_value || !graph.value(id).constant ? nullptr : &*graph.value(id).constant;
+    if (constant == nullptr || constant->count() > 16) {
+      text += std::to_string(id);
+      continue;
+    }
+    text += 'c' + tools::text(constant->dims) + heed::name(constant->type);
+    const size_t bytes = constant->type == Type::f32 ? 4 : constant->type == Type::i32 ? 8 : 1;
+    text.append(reinterpret_cast<const char*>(constant->data), static_cast<size_t>(constant->count()) * bytes);
+  }
+  return text;
+}
+
+// Equal nodes are made one.
+bool merge_equal(Graph& graph) {
+  std::unordered_map<std::string, NodeId> known;
+  bool changed = false;
+  for (const NodeId id : graph.order()) {
+    const auto [first, added] = known.emplace(signature(graph, graph.node(id)), id);
+    if (added) continue;
+    const Node& kept = graph.node(first->second);
+    for (size_t i = 0; i < kept.outputs.size(); ++i) graph.replace(graph.node(id).outputs[i], kept.outputs[i]);
+    changed = true;
+  }
+  return changed;
+}
+
+// A recurrent layer that starts from zeros has no initial state.
+bool drop_zero_states(Graph& graph) {
+  bool changed = false;
+  for (const NodeId id : graph.order()) {
+    Node& node = graph.node(id);
+    if (!std::holds_alternative<Recurrent>(node.operation)) continue;
+    for (size_t i = 4; i < node.inputs.size(); ++i)
+      if (node.inputs[i] != no_value && is_uniform(graph, node.inputs[i], 0)) node.inputs[i] = no_value, changed = true;
+  }
+  return changed;
+}
+
+}  // namespace
+
+ValueId settled(Graph& graph, ValueId id) {
+  for (int round = 0; round < most_sweeps; ++round) {
+    Result better;
+    for (const Rewrite& rewrite : rewrites)
+      if (better = rewrite(graph, id); better) break;
+    if (!better || *better == id) break;
+    id = *better;
+  }
+  return id;
+}
+
+void canonicalise(Graph& graph) {
+  for (int sweep = 0; sweep < most_sweeps; ++sweep) {
+    bool changed = drop_zero_states(graph);
+    changed = merge_equal(graph) || changed;
+    for (const NodeId id : graph.order()) {
+      if (graph.node(id).outputs.size() != 1) continue;
+      const ValueId out = graph.node(id).outputs[0];
+      for (const Rewrite& rewrite : rewrites)
+        if (const Result better = rewrite(graph, out); better && *better != out) {
+          graph.replace(out, *better);
+          changed = true;
+          break;
+        }
+    }
+    graph.order();
+    if (!changed) return;
+  }
+}
+
+}  // namespace heed::tools

@@ -1,0 +1,183 @@
+#include "tools/passes/check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <random>
+
+#include "tools/error.h"
+#include "tools/passes/pattern.h"
+
+namespace heed::tools {
+namespace {
+
+using Sizes = std::map<std::string, int64_t>;
+
+// A permitted value for every dimension, small but not 1 where that may be; nothing where none was found.
+std::optional<Sizes> draw_sizes(const Graph& graph, std::mt19937& random) {
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    Sizes sizes;
+    for (const auto& [name, dimension] : graph.dimensions) {
+      const int64_t spread = attempt < 100 ? 7 : dimension.upper - dimension.lower + 1;
+      const int64_t lower = std::clamp<int64_t>(attempt < 50 ? 2 : 1, dimension.lower, dimension.upper);
+      const int64_t upper = std::min(dimension.upper, lower + spread - 1);
+      sizes[name] = std::uniform_int_distribution<int64_t>(lower, upper)(random);
+    }
+    const bool permitted = std::all_of(graph.constraints.begin(), graph.constraints.end(), [&](const Constraint& c) {
+      const int64_t left = c.left.evaluate(sizes), right = c.right.evaluate(sizes);
+      return c.relation == Constraint::Relation::equal ? left == right : left <= right;
+    });
+    if (permitted) return sizes;
+  }
+  return std::nullopt;
+}
+
+Literal draw(Type type, std::vector<int64_t> dims, bool uneven, std::mt19937& random) {
+  Literal shape;
+  shape.dims = dims;
+  const auto count = static_cast<size_t>(shape.count());
+  if (type == Type::i32) {
+    std::vector<int64_t> values(count);
+    for (int64_t& value : values) value = std::uniform_int_distribution<int64_t>(0, 7)(random);
+    return Literal::of(std::move(dims), std::move(values));
+  }
+  if (type == Type::boolean) {
+    std::vector<uint8_t> values(count);
+    for (uint8_t& value : values) value = std::bernoulli_distribution(0.7)(random);
+    return Literal::of_booleans(std::move(dims), std::move(values));
+  }
+  std::vector<float> values(count);
+  const size_t row = dims.empty() ? 1 : static_cast<size_t>(std::max<int64_t>(dims.back(), 1));
+  double scale = 1;
+  for (size_t i = 0; i < count; ++i) {
+    if (uneven && i % row == 0) scale = std::pow(10, std::uniform_real_distribution<double>(-2.5, 0.5)(random));
+    values[i] = static_cast<float>(scale * std::normal_distribution<double>()(random));
+  }
+  return Literal::of(std::move(dims), std::move(values));
+}
+
+// Values of one trial, each computed or drawn once.
+class Trial {
+ public:
+  Trial(const Graph& graph, Sizes sizes, bool uneven, std::mt19937& random)
+      : graph_(graph), sizes_(std::move(sizes)), uneven_(uneven), random_(random) {}
+
+  const Literal& leaf(ValueId id) {
+    const Value& value = graph_.value(id);
+    if (value.constant || depends_on_dimensions_only(graph_, id)) return compute(id);
+    return values_.emplace(id, draw(value.type, evaluate_dims(value.dims, sizes_), uneven_, random_)).first->second;
+  }
+
+  const Literal& compute(ValueId id) {
+    if (const auto found = values_.find(id); found != values_.end()) return found->second;
+    const Value& value = graph_.value(id);
+    if (value.constant) return *value.constant;
+    if (value.producer < 0) return leaf(id);
+    const Node& node = graph_.node(value.producer);
+    std::vector<const Literal*> inputs;
+    for (const ValueId input : node.inputs) inputs.push_back(input == no_value ? nullptr : &compute(input));
+    std::vector<Literal> results = evaluate(node, inputs, sizes_);
+    for (size_t i = 0; i < node.outputs.size(); ++i)
+      if (node.outputs[i] != no_value) values_.emplace(node.outputs[i], std::move(results[i]));
+    return values_.at(id);
+  }
+
+  std::string sizes_text() const {
+    std::string text;
+    for (const auto& [name, size] : sizes_) text += fmt::format("{}{} = {}", text.empty() ? " at " : ", ", name, size);
+    return text;
+  }
+
+ private:
+  const Graph& graph_;
+  const Sizes sizes_;
+  const bool uneven_;
+  std::mt19937& random_;
+  std::map<ValueId, Literal> values_;
+};
+
+double number(const Literal& literal, size_t i) {
+  if (literal.type == Type::f32) return literal.floats()[i];
+  return literal.type == Type::i32 ? static_cast<double>(literal.integers()[i]) : literal.booleans()[i];
+}
+
+// The error, or what disagrees; nothing where too little was finite to tell.
+std::optional<Check> compare(const Literal& before, const Literal& after, const std::string& sizes) {
+  Check result;
+  if (before.type != after.type || before.dims != after.dims) {
+    result.problem = fmt::format("the shape is {} instead of {}", text(after.dims), text(before.dims));
+    return result;
+  }
+  const auto count = static_cast<size_t>(before.count());
+  size_t compared = 0;
+  double magnitude = 0, worst = 0;
+  size_t at = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const double expected = number(before, i), found = number(after, i);
+    if (std::isnan(expected)) continue;
+    ++compared;
+    if (expected == found) {
+      if (std::isfinite(expected)) magnitude = std::max(magnitude, std::abs(expected));
+      continue;
+    }
+    if (!std::isfinite(expected) || !std::isfinite(found)) {
+      result.problem = fmt::format("element {} is {} instead of {}{}", i, found, expected, sizes);
+      result.error = INFINITY;
+      return result;
+    }
+    magnitude = std::max(magnitude, std::abs(expected));
+    if (std::abs(expected - found) > worst) worst = std::abs(expected - found), at = i;
+  }
+  if (compared * 4 < count) return std::nullopt;
+  result.error = worst == 0 ? 0 : worst / magnitude;
+  result.same = result.error <= fusion_tolerance;
+  if (!result.same)
+    result.problem =
+        fmt::format("element {} is {:.7g} instead of {:.7g}, an error of {:.2g} of the largest value, above {:.0e}{}",
+                    at, number(after, at), number(before, at), result.error, fusion_tolerance, sizes);
+  return result;
+}
+
+}  // namespace
+
+Check check_fusion(const Graph& graph, ValueId before, ValueId after, NodeId first_new) {
+  std::vector<ValueId> leaves;
+  std::vector<ValueId> stack{after};
+  while (!stack.empty()) {
+    const ValueId id = stack.back();
+    stack.pop_back();
+    if (id == no_value || std::find(leaves.begin(), leaves.end(), id) != leaves.end()) continue;
+    const NodeId node = graph.value(id).producer;
+    if (node < first_new || graph.value(id).constant)
+      leaves.push_back(id);
+    else
+      stack.insert(stack.end(), graph.node(node).inputs.begin(), graph.node(node).inputs.end());
+  }
+  std::mt19937 random(20170612);
+  Check worst;
+  worst.same = true;
+  for (int trial = 0; trial < 2; ++trial) {
+    std::optional<Check> result;
+    std::string problem = "no sizes of the dimensions were found to try it with";
+    for (int attempt = 0; attempt < 8 && !result; ++attempt) {
+      const auto sizes = draw_sizes(graph, random);
+      if (!sizes) break;
+      try {
+        Trial run(graph, *sizes, trial == 1, random);
+        for (const ValueId leaf : leaves) run.leaf(leaf);
+        result = compare(run.compute(before), run.compute(after), run.sizes_text());
+        problem = "nearly everything is NaN on random data";
+      } catch (const Error& error) {  // sizes that some slice does not permit
+        problem = error.what();
+      }
+    }
+    if (!result) return {false, 0, problem};
+    if (!result->same) return *result;
+    worst.error = std::max(worst.error, result->error);
+  }
+  return worst;
+}
+
+}  // namespace heed::tools

@@ -1,0 +1,525 @@
+/// Scaled dot-product attention, written out: softmax(scale * q k' + biases, masks) v, read from its end.
+///
+/// A scale may stand on the scores, on q, on k, or in parts on several of them; keys may be turned through any
+/// reshapes; masks may be selects, sums with 0 and -inf, or constants; heads may be repeated. What is read is brought
+/// into the form of kernels/attention/attention.h: [batch, heads, time, channels].
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tools/error.h"
+#include "tools/passes/pattern.h"
+
+namespace heed::tools {
+namespace {
+
+constexpr double hides_for_good = -1e9;  // exp of a score so far below the others is 0 whatever the data
+
+// A term of the scores, in the shape they have where it is added.
+struct Bias {
+  ValueId value;
+  double factor;
+  Dims scores;
+};
+struct Mask {
+  ValueId value;
+  bool keeps;  // what true means
+  Dims scores;
+};
+
+struct Scores {
+  ValueId q = no_value, k = no_value;  // operands of the product: k is [.., channels, keys]
+  double scale = 1;
+  std::vector<Bias> biases;
+  std::vector<Mask> masks;
+  std::vector<Dims> shapes;  // in which the scores stood, the last one first
+};
+
+// The dims without the last two.
+Dims batch_of(const Dims& dims) {
+  return {dims.begin(), dims.end() - 2};
+}
+
+bool keeps_last_two(const Graph& graph, ValueId reshape) {
+  const Dims &to = graph.value(reshape).dims, &from = graph.value(producer(graph, reshape)->inputs[0]).dims;
+  return to.size() >= 2 && from.size() >= 2 && std::equal(to.end() - 2, to.end(), from.end() - 2);
+}
+
+bool plain_product(const Graph& graph, ValueId id) {
+  const auto* matmul = made_by<Matmul>(graph, id);
+  return matmul != nullptr && matmul->activation == Activation::none && producer(graph, id)->inputs.size() == 2;
+}
+
+class Reader {
+ public:
+  Reader(Graph& graph, const Builder& build, std::optional<Miss>& miss) : graph_(graph), build_(build), miss_(miss) {}
+
+  // From the softmax's operand down to the product of queries and keys.
+  std::optional<Scores> read(ValueId id, double factor) {
+    const Dims dims = graph_.value(id).dims;
+    const auto with_shape = [&](std::optional<Scores> scores) {
+      if (scores && std::find(scores->shapes.begin(), scores->shapes.end(), dims) == scores->shapes.end())
+        scores->shapes.insert(scores->shapes.begin(), dims);
+      return scores;
+    };
+    if (plain_product(graph_, id)) {
+      Scores scores;
+      scores.q = producer(graph_, id)->inputs[0];
+      scores.k = producer(graph_, id)->inputs[1];
+      scores.scale = factor;
+      return with_shape(scores);
+    }
+    if (made_by<Reshape>(graph_, id) && keeps_last_two(graph_, id))
+      return with_shape(read(producer(graph_, id)->inputs[0], factor));
+    if (const auto times = scaled(graph_, id)) return read(times->x, factor * times->factor);
+    for (const Step step : {Step::f_add, Step::f_sub})
+      if (const auto* sum = operands_of(graph_, id, step)) {
+        const std::vector<ValueId> parts = *sum;
+        for (size_t i = 0; i < (step == Step::f_add ? 2 : 1); ++i) {
+          if (!(graph_.value(parts[i]).dims == dims)) continue;
+          auto scores = read(parts[i], factor);
+          if (!scores) continue;
+          scores->biases.push_back({parts[1 - i], step == Step::f_add ? factor : -factor, dims});
+          return with_shape(scores);
+        }
+        return std::nullopt;
+      }
+    if (const auto* select = operands_of(graph_, id, Step::f_select)) {
+      const std::vector<ValueId> parts = *select;
+      for (size_t i = 1; i < 3; ++i) {
+        const auto number = uniform(graph_, parts[3 - i]);
+        if (!number || *number * factor > -1e4 || !(graph_.value(parts[i]).dims == dims)) continue;
+        auto scores = read(parts[i], factor);
+        if (!scores) continue;
+        if (std::isinf(*number)) {
+          scores->masks.push_back({parts[0], i == 1, dims});
+        } else {
+          const ValueId zero = build_.scalar(0), low = build_.scalar(static_cast<float>(*number));
+          scores->biases.push_back(
+              {build_.map(Step::f_select, {parts[0], i == 1 ? zero : low, i == 1 ? low : zero}), factor, dims});
+        }
+        return with_shape(scores);
+      }
+    }
+    if (!miss_) {
+      const Node* node = producer(graph_, id);
+      miss_ = Miss{node ? node->name : graph_.value(id).name,
+                   fmt::format("the scores {} come from {}, where a product of queries and keys was expected",
+                               text(dims), node ? name(node->operation) : "outside")};
+    }
+    return std::nullopt;
+  }
+
+  // x and the number it is multiplied by, looking through views.
+  Scaled without_scale(ValueId id) {
+    if (const auto times = scaled(graph_, id)) {
+      const Scaled inner = without_scale(times->x);
+      return {inner.x, inner.factor * times->factor};
+    }
+    const bool view = made_by<Reshape>(graph_, id) || made_by<Transpose>(graph_, id) || made_by<Expand>(graph_, id) ||
+                      made_by<Slice>(graph_, id);
+    if (!view) return {id, 1};
+    const Operation operation = producer(graph_, id)->operation;
+    const Scaled inner = without_scale(producer(graph_, id)->inputs[0]);
+    if (inner.factor == 1) return {id, 1};
+    return {build_.add(operation, {inner.x}), inner.factor};
+  }
+
+ private:
+  Graph& graph_;
+  const Builder& build_;
+  std::optional<Miss>& miss_;
+};
+
+// --- Masks that depend on positions only -----------------------------------------------------------------------------
+
+// Values of a float or boolean tensor that depends on dimensions only.
+Literal evaluate_at(const Graph& graph, ValueId id, const std::map<std::string, int64_t>& sizes) {
+  std::map<ValueId, Literal> values;
+  const std::function<const Literal&(ValueId)> compute = [&](ValueId at) -> const Literal& {
+    if (graph.value(at).constant) return *graph.value(at).constant;
+    if (const auto found = values.find(at); found != values.end()) return found->second;
+    const Node& node = *producer(graph, at);
+    std::vector<const Literal*> inputs;
+    for (const ValueId input : node.inputs) inputs.push_back(input == no_value ? nullptr : &compute(input));
+    auto results = evaluate(node, inputs, sizes);
+    const auto which = std::find(node.outputs.begin(), node.outputs.end(), at) - node.outputs.begin();
+    return values.emplace(at, std::move(results[static_cast<size_t>(which)])).first->second;
+  };
+  return compute(id);
+}
+
+// A few settings of the dimensions: the bounds, and small sizes between them, alike and different.
+std::vector<std::map<std::string, int64_t>> settings(const Graph& graph) {
+  std::vector<std::map<std::string, int64_t>> all;
+  for (int kind = 0; kind < 4; ++kind) {
+    std::map<std::string, int64_t> sizes;
+    int64_t next = 3;
+    for (const auto& [name, dimension] : graph.dimensions) {
+      const int64_t wanted = kind == 0 ? dimension.lower : kind == 1 ? 7 : kind == 2 ? next++ : 64 - next++;
+      sizes[name] = std::clamp(wanted, dimension.lower, dimension.upper);
+    }
+    const bool permitted = std::all_of(graph.constraints.begin(), graph.constraints.end(), [&](const Constraint& c) {
+      const int64_t left = c.left.evaluate(sizes), right = c.right.evaluate(sizes);
+      return c.relation == Constraint::Relation::equal ? left == right : left <= right;
+    });
+    if (permitted) all.push_back(std::move(sizes));
+  }
+  return all;
+}
+
+// What a mask over positions is: keys visible to a query one by one.
+struct Geometry {
+  bool everything = false;  // hides nothing
+  bool causal = false;      // hides the keys after query + offset
+  Expression offset;
+};
+
+// `keep` tells what an element that is not hidden looks like; nothing where it is neither hidden nor kept.
+std::optional<Geometry> geometry(const Graph& graph, ValueId id, const Dims& scores,
+                                 const std::function<std::optional<bool>(const Literal&, size_t)>& keep) {
+  const Dims dims = graph.value(id).dims;
+  for (size_t i = 0; i + 2 < dims.size(); ++i)
+    if (!dims[i].is_constant(1)) return std::nullopt;
+  if (!depends_on_dimensions_only(graph, id)) return std::nullopt;
+  const Expression queries = scores[scores.size() - 2], keys = scores.back();
+  const auto points = settings(graph);
+  std::vector<Literal> literals;
+  try {
+    for (const auto& point : points) literals.push_back(evaluate_at(graph, id, point));
+  } catch (const Error&) {  // sizes that some slice does not permit
+    return std::nullopt;
+  }
+  const auto holds = [&](const std::function<bool(int64_t, int64_t, const std::map<std::string, int64_t>&)>& visible) {
+    for (size_t p = 0; p < points.size(); ++p) {
+      const Literal& literal = literals[p];
+      const int64_t tq = queries.evaluate(points[p]), tk = keys.evaluate(points[p]);
+      const int64_t rows = dims.size() >= 2 ? literal.dims[dims.size() - 2] : 1,
+                    columns = dims.empty() ? 1 : literal.dims.back();
+      for (int64_t i = 0; i < tq; ++i)
+        for (int64_t j = 0; j < tk; ++j) {
+          const auto kept = keep(literal, static_cast<size_t>((rows == 1 ? 0 : i) * columns + (columns == 1 ? 0 : j)));
+          if (!kept || *kept != visible(i, j, points[p])) return false;
+        }
+    }
+    return !points.empty();
+  };
+  if (holds([](int64_t, int64_t, const auto&) { return true; })) return Geometry{true, false, 0};
+  for (const Expression& offset : {Expression(0), keys - queries})
+    if (holds([&](int64_t i, int64_t j, const auto& point) { return j <= i + offset.evaluate(point); }))
+      return Geometry{false, true, offset};
+  return std::nullopt;
+}
+
+// --- The fusion ------------------------------------------------------------------------------------------------------
+
+class Fuser {
+ public:
+  Fuser(Graph& graph, ValueId root, std::optional<Miss>& miss)
+      : graph_(graph), root_(root), miss_(miss), build_(graph, root) {}
+
+  std::optional<ValueId> run() {
+    if (!plain_product(graph_, root_)) return std::nullopt;
+    ValueId weights = producer(graph_, root_)->inputs[0];
+    ValueId v = producer(graph_, root_)->inputs[1];
+    for (;;) {  // from the weighted sum up to the softmax
+      if (const auto* guard = operands_of(graph_, weights, Step::f_select)) {
+        const auto* test = operands_of(graph_, (*guard)[0], Step::f_is_nan);
+        if (test == nullptr || (*test)[0] != (*guard)[2] || uniform(graph_, (*guard)[1]) != 0) return std::nullopt;
+        guarded_ = true;
+        weights = (*guard)[2];
+      } else if (made_by<Reshape>(graph_, weights) && keeps_last_two(graph_, weights)) {
+        weights = producer(graph_, weights)->inputs[0];
+      } else {
+        break;
+      }
+    }
+    const auto* softmax = made_by<Softmax>(graph_, weights);
+    const auto rank = static_cast<int>(graph_.value(weights).dims.size());
+    if (softmax == nullptr || softmax->log || softmax->axis != rank - 1) return std::nullopt;
+
+    Reader reader(graph_, build_, miss_);
+    const auto scores = reader.read(producer(graph_, weights)->inputs[0], 1);
+    if (!scores) return std::nullopt;
+    miss_.reset();
+    if (graph_.value(scores->k).constant) return refuse(scores->k, "the keys are constant weights");
+    scores_ = *scores;
+
+    const Scaled q = reader.without_scale(scores_.q), k = reader.without_scale(scores_.k);
+    Attention attention;
+    attention.scale = static_cast<float>(scores_.scale * q.factor * k.factor);
+    if (!choose_batch())
+      return refuse(root_, fmt::format("the shapes {} and {} share no heads", text(scores_.shapes[0]),
+                                       text(graph_.value(root_).dims)));
+    const auto heads = with_heads(q.x, settled(graph_, build_.swap_last(k.x)), settled(graph_, v));
+    if (!heads) return refuse(root_, "queries, keys and values are not of one batch");
+    if (!read_masks(attention)) return std::nullopt;
+
+    ValueId y = build_.add(attention, operands(*heads));
+    // The guard after softmax gives a row of zeros where every key is hidden, as the operation does for booleans and
+    // positions; an additive bias of -inf alone is told here.
+    if (guarded_ && bias_ != no_value && graph_.value(bias_).type == Type::f32) {
+      const auto last = static_cast<int>(build_.dims(bias_).size()) - 1;
+      const ValueId most = build_.add(Reduce{Reduction::max, {last}, true}, {bias_});
+      const ValueId some = build_.map(Step::f_less, {build_.scalar(-INFINITY), most});
+      y = settled(graph_, build_.map(Step::f_select, {some, y, build_.scalar(0)}));
+    }
+    return build_.reshape(y, build_.dims(root_));
+  }
+
+ private:
+  struct Heads {
+    ValueId q, k, v;
+  };
+
+  std::nullopt_t refuse(ValueId at, std::string reason) {
+    const Node* node = producer(graph_, at);
+    miss_ = Miss{node ? node->name : graph_.value(at).name, std::move(reason)};
+    return std::nullopt;
+  }
+
+  // batch_ is [batch, heads]: from a shape of the scores that has just these two, else of what there is.
+  bool choose_batch() {
+    const Dims whole = batch_of(build_.dims(root_));
+    for (const Dims& shape : scores_.shapes)
+      if (!(count(batch_of(shape)) == count(whole))) return false;
+    level_ = batch_of(scores_.shapes[0]);
+    for (const Dims& shape : scores_.shapes)
+      if (shape.size() == 4) level_ = batch_of(shape);
+    if (level_.empty())
+      batch_ = {1, 1};
+    else if (level_.size() == 1)
+      batch_ = {level_[0], 1};
+    else
+      batch_ = {count({level_.begin(), level_.end() - 1}), level_.back()};
+    return true;
+  }
+
+  // x [.., T, D] as [batch, heads, T, D]; a single head stays one where `shared` heads are allowed.
+  std::optional<ValueId> as_heads(ValueId x, bool shared) {
+    const Dims dims = build_.dims(x);
+    Dims own = batch_of(dims);
+    Dims full = batch_;
+    full.insert(full.end(), dims.end() - 2, dims.end());
+    if (count(own) == count(batch_)) return build_.reshape(x, full);
+    if (own.size() > level_.size()) return std::nullopt;
+    own.insert(own.begin(), level_.size() - own.size(), Expression(1));
+    for (size_t i = 0; i < own.size(); ++i)
+      if (!own[i].is_constant(1) && !(own[i] == level_[i])) return std::nullopt;
+    Dims aligned = own, expanded = level_;
+    for (Dims* each : {&aligned, &expanded}) each->insert(each->end(), dims.end() - 2, dims.end());
+    if (shared && level_.size() == 2 && own[1].is_constant(1)) {
+      expanded[1] = 1;
+      return build_.expand(build_.reshape(x, aligned), expanded);
+    }
+    return build_.reshape(build_.expand(build_.reshape(x, aligned), expanded), full);
+  }
+
+  // [.., H, 1, T, D] of [.., H, G, T, D] that was merged to [.., H * G, T, D]: heads repeated for their group.
+  ValueId without_repeats(ValueId x) {
+    if (!made_by<Reshape>(graph_, x)) return x;
+    const ValueId wide = producer(graph_, x)->inputs[0];
+    if (!made_by<Expand>(graph_, wide)) return x;
+    const ValueId narrow = producer(graph_, wide)->inputs[0];
+    const Dims to = build_.dims(x), from = build_.dims(wide), one = build_.dims(narrow);
+    const size_t rank = from.size();
+    if (to.size() + 1 != rank || one.size() != rank || rank < 4 || !one[rank - 3].is_constant(1)) return x;
+    Dims merged = from, kept = one;
+    merged[rank - 4] = from[rank - 4] * from[rank - 3];
+    merged.erase(merged.end() - 3);
+    kept[rank - 3] = from[rank - 3];
+    if (!(merged == to) || !(kept == from)) return x;
+    kept.erase(kept.end() - 3);
+    return build_.reshape(narrow, kept);
+  }
+
+  std::optional<Heads> with_heads(ValueId q, ValueId k, ValueId v) {
+    // Queries [B, H, G, T, D] of keys [B, H, 1, T, D]: groups are neighbours.
+    const auto one_of_group = [&](ValueId x) { return build_.dims(x).size() == 5 && build_.dims(x)[2].is_constant(1); };
+    if (level_.size() == 3 && one_of_group(k) && one_of_group(v) && !level_[2].is_constant(1)) {
+      batch_ = {level_[0], level_[1] * level_[2]};
+      const auto queries = as_heads(q, false);
+      const auto without_group = [&](ValueId x) {
+        Dims dims = build_.dims(x);
+        dims.erase(dims.begin() + 2);
+        return build_.reshape(x, dims);
+      };
+      const ValueId keys = without_group(k), values = without_group(v);
+      for (const ValueId x : {keys, values})
+        if (!(build_.dims(x)[0] == level_[0]) || !(build_.dims(x)[1] == level_[1])) return std::nullopt;
+      if (!queries) return std::nullopt;
+      return Heads{*queries, keys, values};
+    }
+    const auto queries = as_heads(q, false);
+    if (!queries) return std::nullopt;
+    const ValueId few_keys = without_repeats(k), few_values = without_repeats(v);
+    if (few_keys != k && few_values != v && build_.dims(few_keys).size() == 4 && build_.dims(few_values).size() == 4 &&
+        build_.dims(few_keys)[0] == batch_[0] && build_.dims(few_values)[0] == batch_[0] &&
+        build_.dims(few_keys)[1] == build_.dims(few_values)[1])
+      return Heads{*queries, few_keys, few_values};
+    const auto single = [&](ValueId x) {
+      const Dims dims = build_.dims(x);
+      return dims.size() < 3 || dims[dims.size() - 3].is_constant(1);
+    };
+    const bool shared = level_.size() == 2 && single(k) && single(v);
+    const auto keys = as_heads(k, shared), values = as_heads(v, shared);
+    if (!keys || !values) return std::nullopt;
+    return Heads{*queries, *keys, *values};
+  }
+
+  // A mask or bias as [batch or 1, heads or 1, queries or 1, keys or 1].
+  ValueId as_scores(ValueId x, const Dims& scores) {
+    Dims dims = build_.dims(x);
+    dims.insert(dims.begin(), scores.size() - dims.size(), Expression(1));
+    x = build_.reshape(x, dims);
+    Dims batch = batch_of(dims);
+    const Dims last(dims.end() - 2, dims.end());
+    Dims result;
+    if (std::all_of(batch.begin(), batch.end(), [](const Expression& size) { return size.is_constant(1); })) {
+      result = {1, 1};
+    } else if (batch_of(scores) == level_ && batch.size() <= 2) {
+      result = batch;
+      if (result.size() == 1) result.push_back(1);
+    } else {
+      Dims wide = batch_of(scores);
+      wide.insert(wide.end(), last.begin(), last.end());
+      x = build_.expand(x, wide);
+      result = batch_;
+    }
+    result.insert(result.end(), last.begin(), last.end());
+    return build_.reshape(x, result);
+  }
+
+  // Sorts what is added and hidden into positions, key padding, and one bias.
+  bool read_masks(Attention& attention) {
+    std::vector<Bias> biases;
+    while (!scores_.biases.empty()) {
+      Bias bias = scores_.biases.back();
+      scores_.biases.pop_back();
+      if (const auto* sum = operands_of(graph_, bias.value, Step::f_add)) {
+        const std::vector<ValueId> parts = *sum;
+        for (const ValueId part : parts) scores_.biases.push_back({part, bias.factor, bias.scores});
+      } else if (const auto times = scaled(graph_, bias.value)) {
+        scores_.biases.push_back({times->x, bias.factor * times->factor, bias.scores});
+      } else if (made_by<Expand>(graph_, bias.value)) {
+        scores_.biases.push_back({producer(graph_, bias.value)->inputs[0], bias.factor, bias.scores});
+      } else {
+        biases.push_back(std::move(bias));
+      }
+    }
+    for (const Bias& bias : biases)
+      if (!read_bias(bias, attention)) return false;
+    while (!scores_.masks.empty()) {
+      const Mask mask = scores_.masks.back();
+      scores_.masks.pop_back();
+      const auto* both = operands_of(graph_, mask.value, mask.keeps ? Step::b_and : Step::b_or);
+      if (both != nullptr) {
+        const std::vector<ValueId> parts = *both;
+        for (const ValueId part : parts) scores_.masks.push_back({part, mask.keeps, mask.scores});
+      } else if (const auto* inverse = operands_of(graph_, mask.value, Step::b_not)) {
+        scores_.masks.push_back({(*inverse)[0], !mask.keeps, mask.scores});
+      } else if (made_by<Expand>(graph_, mask.value)) {
+        scores_.masks.push_back({producer(graph_, mask.value)->inputs[0], mask.keeps, mask.scores});
+      } else {
+        read_mask(mask, attention);
+      }
+    }
+    if (mask_ == no_value) return true;
+    if (bias_ == no_value)
+      bias_ = mask_;
+    else
+      bias_ = build_.map(Step::f_select, {mask_, bias_, build_.scalar(-INFINITY)});
+    return true;
+  }
+
+  bool read_bias(const Bias& bias, Attention& attention) {
+    // 0 where a boolean tells to keep, else -inf.
+    if (const auto* select = operands_of(graph_, bias.value, Step::f_select); select && bias.factor > 0) {
+      const auto yes = uniform(graph_, (*select)[1]), no = uniform(graph_, (*select)[2]);
+      if (yes && no && std::max(*yes, *no) == 0 && std::isinf(std::min(*yes, *no))) {
+        scores_.masks.push_back({(*select)[0], *yes == 0, bias.scores});
+        return true;
+      }
+    }
+    bool infinite = false, finite = false;
+    const auto keep = [&](const Literal& literal, size_t i) -> std::optional<bool> {
+      const double value = literal.floats()[i] * bias.factor;
+      infinite = infinite || std::isinf(value);
+      finite = finite || (value != 0 && !std::isinf(value));
+      if (value == 0) return true;
+      return value <= hides_for_good ? std::optional(false) : std::nullopt;
+    };
+    if (const auto shape = geometry(graph_, bias.value, bias.scores, keep)) {
+      // A row with every key hidden by finite numbers is a mean, by positions zeros.
+      const bool every_row_sees = shape->offset.range(graph_.dimensions).lower >= 0;
+      if (shape->everything) return true;
+      if ((!finite || every_row_sees) && hide(*shape, attention)) return true;
+    }
+    if (const auto& constant = graph_.value(bias.value).constant) {
+      const auto values = constant->floats();
+      const auto hides = [&](float value) { return value == 0 || (std::isinf(value) && value * bias.factor < 0); };
+      if (std::all_of(values.begin(), values.end(), hides)) {
+        std::vector<uint8_t> kept(values.size());
+        std::transform(values.begin(), values.end(), kept.begin(), [](float value) { return value == 0; });
+        scores_.masks.push_back(
+            {graph_.constant(graph_.value(bias.value).name, Literal::of_booleans(constant->dims, std::move(kept))),
+             true, bias.scores});
+        return true;
+      }
+    }
+    ValueId value = bias.value;
+    if (bias.factor != 1) value = build_.map(Step::f_mul, {value, build_.scalar(static_cast<float>(bias.factor))});
+    value = as_scores(value, bias.scores);
+    bias_ = bias_ == no_value ? value : build_.map(Step::f_add, {bias_, value});
+    return true;
+  }
+
+  void read_mask(const Mask& mask, Attention& attention) {
+    const auto keep = [&](const Literal& literal, size_t i) -> std::optional<bool> {
+      return (literal.booleans()[i] != 0) == mask.keeps;
+    };
+    if (const auto shape = geometry(graph_, mask.value, mask.scores, keep))
+      if (shape->everything || hide(*shape, attention)) return;
+    ValueId kept = mask.keeps ? mask.value : build_.map(Step::b_not, {mask.value});
+    kept = as_scores(kept, mask.scores);
+    const Dims dims = build_.dims(kept);
+    if (dims[1].is_constant(1) && dims[2].is_constant(1) && dims[3] == mask.scores.back()) {
+      const ValueId vector = build_.reshape(kept, {dims[0], dims[3]});
+      padding_ = padding_ == no_value ? vector : build_.map(Step::b_and, {padding_, vector});
+    } else {
+      mask_ = mask_ == no_value ? kept : build_.map(Step::b_and, {mask_, kept});
+    }
+  }
+
+  bool hide(const Geometry& shape, Attention& attention) {
+    if (attention.causal && !(attention.offset == shape.offset)) return false;
+    attention.causal = true;
+    attention.offset = shape.offset;
+    return true;
+  }
+
+  std::vector<ValueId> operands(const Heads& heads) const {
+    std::vector<ValueId> all{heads.q, heads.k, heads.v};
+    if (bias_ != no_value || padding_ != no_value) all.push_back(bias_);
+    if (padding_ != no_value) all.push_back(padding_);
+    return all;
+  }
+
+  Graph& graph_;
+  const ValueId root_;
+  std::optional<Miss>& miss_;
+  const Builder build_;
+  bool guarded_ = false;
+  Scores scores_;
+  Dims level_, batch_;
+  ValueId bias_ = no_value, mask_ = no_value, padding_ = no_value;
+};
+
+}  // namespace
+
+std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+  return Fuser(graph, root, miss).run();
+}
+
+}  // namespace heed::tools

@@ -1,0 +1,107 @@
+/// What follows a matrix product and fits its epilogue; weighted sums that are matrix products.
+#include <algorithm>
+
+#include "tools/passes/pattern.h"
+
+namespace heed::tools {
+namespace {
+
+Activation activation_of(Step step) {
+  switch (step) {
+    case Step::f_relu:
+      return Activation::relu;
+    case Step::f_gelu:
+      return Activation::gelu;
+    case Step::f_gelu_tanh:
+      return Activation::gelu_tanh;
+    case Step::f_silu:
+      return Activation::silu;
+    case Step::f_sigmoid:
+      return Activation::sigmoid;
+    case Step::f_tanh:
+      return Activation::tanh;
+    default:
+      return Activation::none;
+  }
+}
+
+// a b (+ bias) (+ residual), read from the end of the sums.
+struct Product {
+  ValueId matmul = no_value, bias = no_value, residual = no_value;
+};
+
+std::optional<Product> read_sums(const Graph& graph, ValueId id) {
+  if (const auto* matmul = made_by<Matmul>(graph, id)) {
+    const std::vector<ValueId>& inputs = producer(graph, id)->inputs;
+    if (matmul->activation != Activation::none) return std::nullopt;
+    return Product{id, inputs.size() > 2 ? inputs[2] : no_value, inputs.size() > 3 ? inputs[3] : no_value};
+  }
+  const auto* sum = operands_of(graph, id, Step::f_add);
+  if (sum == nullptr) return std::nullopt;
+  const Dims& dims = graph.value(id).dims;
+  for (size_t i = 0; i < 2; ++i) {
+    const ValueId part = (*sum)[i], other = (*sum)[1 - i];
+    if (!read_once(graph, part) || !(graph.value(part).dims == dims)) continue;
+    auto found = read_sums(graph, part);
+    if (!found) continue;
+    const Value& value = graph.value(other);
+    const bool row =
+        value.constant && count(value.dims) == dims.back() && (value.dims.empty() || value.dims.back() == dims.back());
+    if (row && found->bias == no_value) {
+      found->bias = other;
+      return found;
+    }
+    if (!value.constant && value.dims == dims && found->residual == no_value && other != part) {
+      found->residual = other;
+      return found;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>&) {
+  const Map* map = made_by<Map>(graph, root);
+  if (map == nullptr) return std::nullopt;
+  const Activation activation = activation_of(map->step);
+  ValueId sums = root;
+  if (activation != Activation::none) {
+    sums = producer(graph, root)->inputs[0];
+    if (!read_once(graph, sums)) return std::nullopt;
+  }
+  const auto found = read_sums(graph, sums);
+  if (!found) return std::nullopt;
+  const Builder build(graph, root);
+  std::vector<ValueId> inputs = producer(graph, found->matmul)->inputs;
+  inputs.resize(2);
+  if (found->bias != no_value)
+    inputs.push_back(build.reshape(found->bias, {build.dims(root).back()}));
+  else if (found->residual != no_value)
+    inputs.push_back(no_value);
+  if (found->residual != no_value) inputs.push_back(found->residual);
+  return build.add(Matmul{activation}, inputs);
+}
+
+// sum over t of w[.., t, 1] * x[.., t, c] is w' x.
+std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>&) {
+  const auto* sum = made_by<Reduce>(graph, root);
+  if (sum == nullptr || sum->kind != Reduction::sum || graph.value(root).type != Type::f32) return std::nullopt;
+  const ValueId operand = producer(graph, root)->inputs[0];
+  const auto* product = operands_of(graph, operand, Step::f_mul);
+  if (product == nullptr) return std::nullopt;
+  const size_t rank = graph.value(operand).dims.size();
+  if (rank < 2 || sum->axes != std::vector<int>{static_cast<int>(rank) - 2}) return std::nullopt;
+  for (size_t i = 0; i < 2; ++i) {
+    const ValueId weights = (*product)[i], x = (*product)[1 - i];
+    const Dims w = graph.value(weights).dims, v = graph.value(x).dims;
+    if (w.size() < 2 || v.size() < 2 || !w.back().is_constant(1) || v.back().is_constant(1)) continue;
+    if (!(w[w.size() - 2] == v[v.size() - 2]) || graph.value(weights).constant) continue;
+    const Builder build(graph, root, {operand});
+    const Dims dims = graph.value(root).dims;
+    return build.reshape(build.add(Matmul{}, {settled(graph, build.swap_last(weights)), x}), dims);
+  }
+  return std::nullopt;
+}
+
+}  // namespace heed::tools

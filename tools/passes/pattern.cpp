@@ -1,0 +1,143 @@
+#include "tools/passes/pattern.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+namespace heed::tools {
+namespace {
+
+// The number that every element of a constant is.
+std::optional<double> uniform(const Literal& literal) {
+  if (literal.count() == 0) return std::nullopt;
+  const auto same = [](const auto& values) -> std::optional<double> {
+    const auto first = values[0];
+    const bool all = std::all_of(values.begin(), values.end(), [&](auto value) { return value == first; });
+    return all ? std::optional(static_cast<double>(first)) : std::nullopt;
+  };
+  if (literal.type == Type::f32) return same(literal.floats());
+  return literal.type == Type::i32 ? same(literal.integers()) : same(literal.booleans());
+}
+
+}  // namespace
+
+const Node* producer(const Graph& graph, ValueId id) {
+  if (id == no_value || graph.value(id).producer < 0 || graph.value(id).constant) return nullptr;
+  return &graph.node(graph.value(id).producer);
+}
+
+const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step step) {
+  const Map* map = made_by<Map>(graph, id);
+  return map != nullptr && map->step == step ? &producer(graph, id)->inputs : nullptr;
+}
+
+std::optional<double> uniform(const Graph& graph, ValueId id) {
+  for (;;) {
+    const Value& value = graph.value(id);
+    if (value.constant) return uniform(*value.constant);
+    const bool view = made_by<Reshape>(graph, id) || made_by<Expand>(graph, id) || made_by<Slice>(graph, id) ||
+                      made_by<Transpose>(graph, id);
+    if (!view) return std::nullopt;
+    id = producer(graph, id)->inputs[0];
+  }
+}
+
+std::optional<Scaled> scaled(const Graph& graph, ValueId id) {
+  const Dims& dims = graph.value(id).dims;
+  const auto found = [&](ValueId x, double factor) -> std::optional<Scaled> {
+    return graph.value(x).dims == dims ? std::optional(Scaled{x, factor}) : std::nullopt;
+  };
+  if (const auto* product = operands_of(graph, id, Step::f_mul)) {
+    if (const auto c = uniform(graph, (*product)[1])) return found((*product)[0], *c);
+    if (const auto c = uniform(graph, (*product)[0])) return found((*product)[1], *c);
+  }
+  if (const auto* ratio = operands_of(graph, id, Step::f_div))
+    if (const auto c = uniform(graph, (*ratio)[1]); c && *c != 0) return found((*ratio)[0], 1 / *c);
+  if (const auto* negated = operands_of(graph, id, Step::f_neg)) return found((*negated)[0], -1);
+  return std::nullopt;
+}
+
+std::vector<Ratio> ratios(const Graph& graph, ValueId id) {
+  std::vector<Ratio> all;
+  if (const auto* ratio = operands_of(graph, id, Step::f_div)) all.push_back({(*ratio)[0], (*ratio)[1]});
+  if (const auto* product = operands_of(graph, id, Step::f_mul))
+    for (size_t i = 0; i < 2; ++i)
+      if (const auto* below = operands_of(graph, (*product)[i], Step::f_reciprocal))
+        all.push_back({(*product)[1 - i], (*below)[0]});
+  return all;
+}
+
+std::optional<int> trailing_axes(const Graph& graph, const Node& reduce) {
+  const auto* op = std::get_if<Reduce>(&reduce.operation);
+  if (op == nullptr || !op->keep || op->axes.empty()) return std::nullopt;
+  const auto rank = static_cast<int>(graph.value(reduce.inputs[0]).dims.size()),
+             count = static_cast<int>(op->axes.size());
+  return op->axes.front() == rank - count ? std::optional(count) : std::nullopt;
+}
+
+bool depends_on_dimensions_only(const Graph& graph, ValueId id) {
+  std::set<ValueId> seen;
+  const std::function<bool(ValueId)> visit = [&](ValueId at) {
+    if (at == no_value || graph.value(at).constant || !seen.insert(at).second) return true;
+    const Node* node = producer(graph, at);
+    return node != nullptr && std::all_of(node->inputs.begin(), node->inputs.end(), visit);
+  };
+  return visit(id);
+}
+
+bool read_once(const Graph& graph, ValueId id) {
+  return graph.readers(id).size() == 1;
+}
+
+std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<ValueId>& leaves) {
+  std::vector<NodeId> sorted;
+  std::set<NodeId> seen;
+  const std::function<void(ValueId)> visit = [&](ValueId id) {
+    if (producer(graph, id) == nullptr || std::find(leaves.begin(), leaves.end(), id) != leaves.end()) return;
+    const NodeId node = graph.value(id).producer;
+    if (!seen.insert(node).second) return;
+    for (const ValueId input : graph.node(node).inputs) visit(input);
+    sorted.push_back(node);
+  };
+  visit(root);
+  return sorted;
+}
+
+// --- Building --------------------------------------------------------------------------------------------------------
+
+Builder::Builder(Graph& graph, ValueId replaced, const std::vector<ValueId>& also) : graph(graph) {
+  if (const Node* node = producer(graph, replaced)) {
+    name_ = node->name;
+    absorbed_ = node->absorbed;
+  }
+  for (const ValueId id : also)
+    if (const Node* node = producer(graph, id))
+      for (const std::string& name : node->absorbed)
+        if (std::find(absorbed_.begin(), absorbed_.end(), name) == absorbed_.end()) absorbed_.push_back(name);
+}
+
+ValueId Builder::reshape(ValueId x, Dims dims) const {
+  if (made_by<Reshape>(graph, x)) x = producer(graph, x)->inputs[0];
+  return add(Reshape{std::move(dims)}, {x});
+}
+
+ValueId Builder::transpose(ValueId x, std::vector<int> permutation) const {
+  if (const auto* first = made_by<Transpose>(graph, x)) {
+    for (int& axis : permutation) axis = first->permutation[static_cast<size_t>(axis)];
+    x = producer(graph, x)->inputs[0];
+  }
+  return add(Transpose{std::move(permutation)}, {x});
+}
+
+ValueId Builder::swap_last(ValueId x) const {
+  std::vector<int> permutation(dims(x).size());
+  std::iota(permutation.begin(), permutation.end(), 0);
+  std::swap(permutation.back(), permutation[permutation.size() - 2]);
+  return transpose(x, std::move(permutation));
+}
+
+ValueId Builder::expand(ValueId x, Dims dims) const {
+  return add(Expand{std::move(dims)}, {x});
+}
+
+}  // namespace heed::tools

@@ -1,0 +1,114 @@
+#pragma once
+/// How rewrites and fusions look at a graph, and what a fusion is.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/convert.h"
+#include "tools/graph/graph.h"
+
+namespace heed::tools {
+
+// --- Looking ---------------------------------------------------------------------------------------------------------
+
+/// The node that makes a value; null for inputs and constants.
+const Node* producer(const Graph& graph, ValueId id);
+
+/// The operation that makes a value, where it is of this kind.
+template <class Op>
+const Op* made_by(const Graph& graph, ValueId id) {
+  const Node* node = producer(graph, id);
+  return node == nullptr ? nullptr : std::get_if<Op>(&node->operation);
+}
+
+/// The operands of the step that makes a value; null where another one does.
+const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step step);
+
+/// The number that every element of a value is, through reshapes, expands and slices of a constant.
+std::optional<double> uniform(const Graph& graph, ValueId id);
+
+/// x and c of x * c, x / (1/c) and -x with a uniform c that does not change the shape.
+struct Scaled {
+  ValueId x;
+  double factor;
+};
+std::optional<Scaled> scaled(const Graph& graph, ValueId id);
+
+/// a and b of a / b, also as a * reciprocal(b).
+struct Ratio {
+  ValueId above, below;
+};
+std::vector<Ratio> ratios(const Graph& graph, ValueId id);
+
+/// Axes that a reduction over the last ones keeps as size 1 (or has only those): how many, or nothing.
+std::optional<int> trailing_axes(const Graph& graph, const Node& reduce);
+
+/// Values that depend on no input of the graph: constants, positions, sizes.
+bool depends_on_dimensions_only(const Graph& graph, ValueId id);
+
+/// True where exactly one node (or output of the graph) reads the value.
+bool read_once(const Graph& graph, ValueId id);
+
+/// Nodes from a root back to `leaves`, operands before readers.
+std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<ValueId>& leaves);
+
+// --- Building --------------------------------------------------------------------------------------------------------
+
+/// Adds nodes in the name of those they replace; views that cancel out are never made.
+class Builder {
+ public:
+  /// In the name of the node that makes `replaced`; those that make `also` are absorbed with it.
+  Builder(Graph& graph, ValueId replaced, const std::vector<ValueId>& also = {});
+
+  ValueId add(Operation operation, std::vector<ValueId> inputs) const {
+    return graph.add_value(std::move(operation), std::move(inputs), name_, absorbed_);
+  }
+  ValueId map(Step step, std::vector<ValueId> operands) const { return add(Map{step}, std::move(operands)); }
+  ValueId reshape(ValueId x, Dims dims) const;
+  ValueId transpose(ValueId x, std::vector<int> permutation) const;
+  ValueId swap_last(ValueId x) const;
+  ValueId expand(ValueId x, Dims dims) const;
+  ValueId scalar(float value) const { return graph.constant(name_, Literal::of({}, std::vector<float>{value})); }
+  Dims dims(ValueId x) const { return graph.value(x).dims; }
+
+  Graph& graph;
+
+ private:
+  std::string name_;
+  std::vector<std::string> absorbed_;
+};
+
+// --- Fusions ---------------------------------------------------------------------------------------------------------
+
+/// Why something that looks like a concept is not fused: the first node that differs, and how.
+struct Miss {
+  std::string node, reason;
+};
+
+/// One concept. `fuse` looks at a value and, where it is the end of the concept's region, builds the replacement beside
+/// it. Nothing is installed there: apply() checks the offer and replaces the value.
+struct Fusion {
+  const char* concept_name;
+  std::optional<ValueId> (*fuse)(Graph& graph, ValueId root, std::optional<Miss>& miss);
+};
+
+std::optional<ValueId> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_softmax(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_layer_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
+
+/// The rewrites of the canonical form at one value, for what a fusion has just built.
+ValueId settled(Graph& graph, ValueId id);
+
+/// Tries a fusion at every value. Public so that a test can pass one that is wrong.
+void apply(Graph& graph, const Fusion& fusion, Report& report);
+
+}  // namespace heed::tools
