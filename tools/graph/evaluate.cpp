@@ -645,18 +645,21 @@ class Evaluation {
       }
       sources.push_back(std::move(lanes));
     }
-    const auto read = [&](uint8_t from, size_t lane) {
+    const auto read = [&](uint8_t from, size_t lane, Type type) {
       if (from < operand::inputs) return registers[from][lane];
       if (from < operand::immediates) return sources[from - operand::inputs][lane];
       if (from == operand::none) return Scalar{};
       const uint32_t immediate = op.immediates[from - operand::immediates];
+      if (type == Type::boolean) return Scalar{0, immediate != 0};  // all bits of a boolean are alike
       return Scalar{std::bit_cast<float>(immediate), std::bit_cast<int32_t>(immediate)};
     };
     for (const Instruction& instruction : op.instructions) {
       std::vector<Scalar> lanes(count);
+      const auto operand = [&](int k, size_t lane) {
+        return read(instruction.operands[k], lane, operand_type(instruction.step, k));
+      };
       for (size_t i = 0; i < count; ++i)
-        lanes[i] = apply(instruction.step, read(instruction.operands[0], i), read(instruction.operands[1], i),
-                         read(instruction.operands[2], i));
+        lanes[i] = apply(instruction.step, operand(0, i), operand(1, i), operand(2, i));
       registers[instruction.result] = std::move(lanes);
       register_types[instruction.result] = info(instruction.step).to;
     }
@@ -667,7 +670,7 @@ class Evaluation {
         using T = decltype(element);
         std::vector<T> values(count);
         for (size_t i = 0; i < count; ++i) {
-          const Scalar value = read(result, i);
+          const Scalar value = read(result, i, type);
           values[i] = std::is_same_v<T, float> ? static_cast<T>(value.f) : static_cast<T>(value.i);
         }
         return made(dims, std::move(values));

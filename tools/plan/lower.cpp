@@ -204,8 +204,10 @@ class Lowering {
       throw Error(Fault::model,
                   fmt::format("'{}' has rank {}; at most {} run on the device", name, view.dims.size(), max_rank));
     std::string key = fmt::format("{} {} {}", view.storage, static_cast<int>(view.type), view.offset.text());
-    for (size_t axis = 0; axis < view.dims.size(); ++axis) {
-      if (view.dims[axis].is_constant(1)) view.strides[axis] = 1;
+    Expression inner = 1;  // an axis of size 1 steps as a dense one would
+    for (size_t axis = view.dims.size(); axis-- > 0;) {
+      if (view.dims[axis].is_constant(1)) view.strides[axis] = inner;
+      inner = view.strides[axis] * view.dims[axis];
       key += fmt::format(" {}:{}", view.dims[axis].text(), view.strides[axis].text());
     }
     const auto [entry, is_new] = tensors_.try_emplace(key, static_cast<int>(out_.tensors.size()));
