@@ -1,7 +1,5 @@
 #include "tests/runtime/models.h"
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 
 namespace heed::test {
