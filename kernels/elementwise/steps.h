@@ -14,10 +14,8 @@ HEED_INLINE F truncate(F a) {
 HEED_INLINE F remainder(F a, F b) {
   const F divisor = abs(b), infinity = as_f(splat(0x7f800000));
   F r = abs(a);
-  for (int round = 0; round < 2; ++round) {
-    r = fma(neg(floor(div(r, divisor))), divisor, r);
-    r = select(less(r, zero()), r + divisor, r);  // the quotient had been rounded up
-  }
+  for (int round = 0; round < 2; ++round) r = fma(neg(floor(div(r, divisor))), divisor, r);
+  r = select(less(r, zero()), r + divisor, r);  // the quotient had been rounded up
   r = copy_sign(abs(r), a);
   return select(both(equal(divisor, infinity), less(abs(a), infinity)), a, r);
 }

@@ -39,7 +39,9 @@ void reduce_with(const ReduceArgs& args) {
       lanes[i % 16] = Reduction::element(lanes[i % 16], x[offset_of(shape, outer, shape.rank, i)]);
     for (int half = 8; half > 0; half /= 2)
       for (int i = 0; i < half; ++i) lanes[i] = Reduction::join(lanes[i], lanes[i + half]);
-    reinterpret_cast<T*>(args.y)[o] = args.params.kind == heed::Reduction::mean ? lanes[0] * factor(args, n) : lanes[0];
+    if constexpr (std::is_same_v<T, float>)
+      lanes[0] = args.params.kind == heed::Reduction::mean ? lanes[0] * factor(args, n) : lanes[0];
+    reinterpret_cast<T*>(args.y)[o] = lanes[0];
   }
 }
 

@@ -25,11 +25,12 @@ namespace heed::test {
 inline const std::vector<Isa>& isas() {
   static const std::vector<Isa> list = [] {
     std::vector<Isa> found;
-#define HEED_TRY_ISA(name)      \
-  if (available(Isa::name))     \
-    found.push_back(Isa::name); \
-  else                          \
-    std::printf("skipped: this machine has no %s\n", heed::name(Isa::name));
+#define HEED_TRY_ISA(isa)                            \
+  if (available(Isa::isa)) {                         \
+    found.push_back(Isa::isa);                       \
+  } else {                                           \
+    std::puts("skipped: this machine has no " #isa); \
+  }
     HEED_FOR_EACH_ISA(HEED_TRY_ISA)
 #undef HEED_TRY_ISA
     return found;

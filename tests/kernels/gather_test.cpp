@@ -1,0 +1,98 @@
+#include "kernels/gather/gather.h"
+
+#include "tests/kernels/support.h"
+
+using namespace heed;
+using namespace heed::test;
+
+namespace {
+
+/// y by index arithmetic alone.
+template <class T>
+std::vector<T> expected(const Shape& table, const T* x, const Shape& index, const int32_t* picks, int axis,
+                        const Shape& y) {
+  std::vector<T> result(static_cast<size_t>(element_count(y)));
+  for (size_t i = 0; i < result.size(); ++i) {
+    int64_t at[max_rank], rest = static_cast<int64_t>(i), pick = 0, from = 0;
+    for (int a = y.rank - 1; a >= 0; --a) at[a] = rest % y.dims[a], rest /= y.dims[a];
+    for (int a = 0; a < index.rank; ++a) pick += at[axis + a] * index.strides[a];
+    int64_t entry = picks[pick];
+    if (entry < 0) entry += table.dims[axis];
+    entry = std::max<int64_t>(0, std::min<int64_t>(entry, table.dims[axis] - 1));
+    for (int a = 0; a < table.rank; ++a)
+      from += (a < axis ? at[a] : a == axis ? entry : at[a - 1 + index.rank]) * table.strides[a];
+    result[i] = x[from];
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("gather: rows, columns, strided tables and indices out of range") {
+  Random random(1);
+  const Shape tables[] = {shape_of(Type::f32, {10, 33}),  shape_of(Type::f32, {10, 33}, {1, 10}),
+                          shape_of(Type::f32, {4, 5, 6}), shape_of(Type::f32, {4, 5, 6}, {30, 1, 5}),
+                          shape_of(Type::f32, {7}),       shape_of(Type::u8, {6, 9})};
+  const Shape indices[] = {shape_of(Type::i32, {}), shape_of(Type::i32, {3}), shape_of(Type::i32, {2, 3}),
+                           shape_of(Type::i32, {2, 3}, {1, 2}), shape_of(Type::i32, {0})};
+  for (const Shape& table : tables) {
+    for (const Shape& index : indices) {
+      for (int axis = 0; axis < table.rank; ++axis) {
+        Shape y = table;
+        y.rank = 0;
+        for (int a = 0; a < axis; ++a) y.dims[y.rank++] = table.dims[a];
+        for (int a = 0; a < index.rank; ++a) y.dims[y.rank++] = index.dims[a];
+        for (int a = axis + 1; a < table.rank; ++a) y.dims[y.rank++] = table.dims[a];
+        for (int a = y.rank - 1, stride = 1; a >= 0; stride *= y.dims[a--]) y.strides[a] = stride;
+        std::vector<int32_t> picks(6);
+        for (int32_t& pick : picks) pick = static_cast<int32_t>(random() % 30) - 15;
+        picks[1] = INT32_MIN;
+        picks[2] = INT32_MAX;
+        const Guarded<int32_t> pick(picks);
+        const GatherParams params{static_cast<uint8_t>(axis), {}};
+        for (const Isa isa : isas()) {
+          if (table.type == Type::f32) {
+            const Guarded<float> x(uniform(static_cast<size_t>(element_count(table)), random));
+            const Guarded<float> out(static_cast<size_t>(element_count(y)));
+            Call(gather_operator, &params)
+                .input(table, x.data())
+                .input(index, pick.data())
+                .output(y, out.data())
+                .run(isa);
+            check_same(expected(table, x.data(), index, pick.data(), axis, y), out, name(isa));
+          } else {
+            std::vector<uint8_t> bytes(static_cast<size_t>(element_count(table)));
+            for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+            const Guarded<uint8_t> x(bytes), out(static_cast<size_t>(element_count(y)));
+            Call(gather_operator, &params)
+                .input(table, x.data())
+                .input(index, pick.data())
+                .output(y, out.data())
+                .run(isa);
+            check_same(expected(table, x.data(), index, pick.data(), axis, y), out, name(isa));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("gather: the contract") {
+  const Shape table = shape_of(Type::f32, {4, 5}), index = shape_of(Type::i32, {3}), y = shape_of(Type::f32, {3, 5}),
+              wrong = shape_of(Type::f32, {3, 4}), floats = shape_of(Type::f32, {3}),
+              bytes = shape_of(Type::u8, {3, 5}), gaps = shape_of(Type::f32, {3, 5}, {6, 1}),
+              empty = shape_of(Type::f32, {0, 5});
+  float data[64];
+  const auto refused = [&](const Shape& a, const Shape& b, const Shape& c, uint8_t axis) {
+    const GatherParams params{axis, {}};
+    return bool(Call(gather_operator, &params).input(a, data).input(b, data).output(c, data).check());
+  };
+  CHECK(!refused(table, index, y, 0));
+  CHECK(refused(table, index, y, 1));
+  CHECK(refused(table, index, y, 2));
+  CHECK(refused(table, index, wrong, 0));
+  CHECK(refused(table, floats, y, 0));
+  CHECK(refused(table, index, bytes, 0));
+  CHECK(refused(table, index, gaps, 0));
+  CHECK(refused(empty, index, y, 0));
+}
