@@ -1,5 +1,6 @@
 #include "kernels/matmul/matmul.h"
 
+#include "kernels/axes.h"
 #include "kernels/contract.h"
 #include "kernels/scalar.h"
 
@@ -82,19 +83,12 @@ bool in_place(const Contract&, int input, int output) {
   return input == 3 && output == 0;
 }
 
-/// The axes before the matrices: how far each operand goes for a step along them.
-struct Batch {
-  int rank = 0;
-  int32_t dims[max_rank];
-  int64_t a[max_rank], b[max_rank], residual[max_rank], y[max_rank];
-};
-
 /// One matrix product is split by rows or by columns, into `parts` tasks of `rows` rows or `panels` panels each.
 struct Split {
   int parts, rows, panels;
 };
 
-Split split(const MatmulArgs& args, uint32_t threads, uint32_t batches) {
+Split split_of(const MatmulArgs& args, uint32_t threads, uint32_t batches) {
   const int panels = (args.n + 15) / 16;
   // Waking a thread costs about as much as these multiply-accumulates.
   constexpr int64_t least = 1 << 16;
@@ -111,16 +105,15 @@ void run(const Invocation& call) {
   const MatmulParams& params = params_of(call.params);
   const Tensor a = call.input(0), b = call.input(1), bias = call.input(2), residual = call.input(3), y = call.output(0);
   const int rank = y.shape->rank;
-  const int32_t *dims = y.shape->dims, *a_strides = a.shape->strides, *b_strides = b.shape->strides,
-                *y_strides = y.shape->strides;
+  const int32_t *a_strides = a.shape->strides, *y_strides = y.shape->strides;
   MatmulArgs whole{};
   whole.a = a.as<float>();
   whole.b = b.as<float>();
   whole.bias = bias ? bias.as<float>() : nullptr;
   whole.residual = residual ? residual.as<float>() : nullptr;
   whole.y = y.as<float>();
-  whole.rows = dims[rank - 2];
-  whole.n = dims[rank - 1];
+  whole.rows = y.shape->dims[rank - 2];
+  whole.n = y.shape->dims[rank - 1];
   whole.k = a.shape->dims[rank - 1];
   whole.a_row = a_strides[rank - 2];
   whole.a_k = a_strides[rank - 1];
@@ -129,61 +122,52 @@ void run(const Invocation& call) {
   whole.packed = params.packed;
   whole.activation = params.activation;
   if (!whole.packed) {
-    whole.b_k = b_strides[rank - 2];
-    whole.b_n = b_strides[rank - 1];
+    whole.b_k = b.shape->strides[rank - 2];
+    whole.b_n = b.shape->strides[rank - 1];
   }
 
   // Where one b serves all, leading axes whose rows go on at the same stride are more rows.
-  Batch batch;
-  uint32_t batches = 1;
-  for (int axis = rank - 3; axis >= 0; --axis) {
-    const int64_t a_stride = a_strides[axis], y_stride = y_strides[axis];
-    const int64_t residual_stride = residual ? residual.shape->strides[axis] : 0;
-    if (dims[axis] == 1) continue;
-    if (whole.packed && batch.rank == 0) {
-      if (whole.rows == 1) {
-        whole.a_row = a_stride;
-        whole.residual_row = residual_stride;
-        whole.y_row = y_stride;
-      }
-      if (whole.rows == 1 || (a_stride == whole.rows * whole.a_row && y_stride == whole.rows * whole.y_row &&
-                              residual_stride == whole.rows * whole.residual_row)) {
-        whole.rows *= dims[axis];
-        continue;
-      }
-    }
-    batch.dims[batch.rank] = dims[axis];
-    batch.a[batch.rank] = a_stride;
-    batch.b[batch.rank] = whole.packed ? 0 : b_strides[axis];
-    batch.residual[batch.rank] = residual_stride;
-    batch.y[batch.rank++] = y_stride;
-    batches *= static_cast<uint32_t>(dims[axis]);
+  enum { a_step, b_step, residual_step, y_step };
+  Axes<4> batch;
+  for (int axis = 0; axis < (whole.packed ? rank - 1 : rank - 2); ++axis) {
+    batch.push(y.shape->dims[axis], {a_strides[axis], whole.packed ? 0 : b.shape->strides[axis],
+                                     residual ? residual.shape->strides[axis] : 0, y_strides[axis]});
+  }
+  if (whole.packed && batch.rank > 0) {
+    const int last = --batch.rank;
+    whole.rows = static_cast<int32_t>(batch.dims[last]);
+    whole.a_row = batch.strides[a_step][last];
+    whole.residual_row = batch.strides[residual_step][last];
+    whole.y_row = batch.strides[y_step][last];
   }
 
   const auto kernel = matmul_variants[call.isa];
-  const auto [parts, rows, panels] = split(whole, call.parallel == nullptr ? 1 : call.parallel->threads, batches);
-  call.for_each(batches * static_cast<uint32_t>(parts), [&](uint32_t index, std::byte* scratch) {
+  const uint32_t batches = static_cast<uint32_t>(batch.count());
+  const Split split = split_of(whole, call.parallel == nullptr ? 1 : call.parallel->threads, batches);
+  const uint32_t parts = static_cast<uint32_t>(split.parts);
+  call.for_each(batches * parts, [&](uint32_t index, std::byte* scratch) {
     MatmulArgs args = whole;
     args.scratch = scratch;
-    const int part = static_cast<int>(index % static_cast<uint32_t>(parts));
-    index /= static_cast<uint32_t>(parts);
-    for (int i = 0; i < batch.rank; ++i) {
-      const int64_t at = index % static_cast<uint32_t>(batch.dims[i]);
-      index /= static_cast<uint32_t>(batch.dims[i]);
-      args.a += at * batch.a[i];
-      args.b += at * batch.b[i];
-      if (args.residual != nullptr) args.residual += at * batch.residual[i];
-      args.y += at * batch.y[i];
+    const int part = static_cast<int>(index % parts);
+    index /= parts;
+    for (int axis = batch.rank - 1; axis >= 0; --axis) {
+      const uint32_t dim = static_cast<uint32_t>(batch.dims[axis]);
+      const int64_t at = index % dim;
+      index /= dim;
+      args.a += at * batch.strides[a_step][axis];
+      args.b += at * batch.strides[b_step][axis];
+      if (args.residual != nullptr) args.residual += at * batch.strides[residual_step][axis];
+      args.y += at * batch.strides[y_step][axis];
     }
-    if (rows < whole.rows) {
-      const int first = part * rows;
-      args.rows = whole.rows - first < rows ? whole.rows - first : rows;
+    if (split.rows < whole.rows) {
+      const int first = part * split.rows;
+      args.rows = whole.rows - first < split.rows ? whole.rows - first : split.rows;
       args.a += first * args.a_row;
       if (args.residual != nullptr) args.residual += first * args.residual_row;
       args.y += first * args.y_row;
     } else {
-      const int first = part * panels * 16;
-      args.n = whole.n - first < panels * 16 ? whole.n - first : panels * 16;
+      const int first = part * split.panels * 16, columns = split.panels * 16;
+      args.n = whole.n - first < columns ? whole.n - first : columns;
       args.b += args.packed ? int64_t{first} * args.k : first * args.b_n;
       if (args.bias != nullptr) args.bias += first;
       if (args.residual != nullptr) args.residual += first;
