@@ -125,7 +125,7 @@ TEST_CASE("ONNX's operator tests") {
     }
   }
   MESSAGE(passed << " cases pass, " << refused << " are refused");
-  CHECK(passed >= 1);
+  CHECK(passed >= 972);  // never fewer than there were
 }
 
 }  // namespace

@@ -10,9 +10,12 @@
 namespace heed::tools {
 namespace {
 
-constexpr int64_t largest_symbolic = 64;            // elements of a tensor that counts as shape arithmetic
-constexpr int64_t largest_fold = int64_t{1} << 26;  // elements; a larger constant is computed on the device
-constexpr int64_t largest_repeat = 1024;            // a constant that only repeats another is stored up to here
+constexpr int64_t largest_symbolic = 64;               // elements of a tensor that counts as shape arithmetic
+constexpr int64_t largest_fold = int64_t{1} << 26;     // elements; a larger constant is computed on the device
+constexpr int64_t largest_repeat = 1024;               // a constant that only repeats another is stored up to here
+constexpr int64_t largest_product = int64_t{1} << 30;  // multiply-accumulates
+// All that is folded together: a small file must not ask for more memory than there is.
+constexpr int64_t most_folded = int64_t{1} << 26, most_folded_of_given = 16;
 
 int64_t product(const std::vector<int64_t>& dims) {
   int64_t count = 1;
@@ -123,6 +126,7 @@ ValueId Graph::constant(std::string name, Literal literal) {
   value.type = literal.type;
   value.dims = Dims(literal.dims.begin(), literal.dims.end());
   value.symbols = symbols_of(literal);
+  given_ += literal.count();
   value.constant = std::move(literal);
   return append(std::move(value));
 }
@@ -150,8 +154,15 @@ std::optional<ValueId> Graph::simplified(const Node& node, const std::vector<Inf
   const auto dims = constant_dims(output.dims);
   if (foldable && dims) {
     const int64_t count = product(*dims);
-    if (count <= largest_fold && !(only_repeats(node.operation) && count > std::max(largest_operand, largest_repeat)))
-      return constant(node.name, evaluate(node, operands, {})[0]);
+    const bool repeats = only_repeats(node.operation) && count > std::max(largest_operand, largest_repeat);
+    const bool long_product = std::holds_alternative<Matmul>(node.operation) &&
+                              count > largest_product / std::max<int64_t>(operands[0]->dims.back(), 1);
+    if (count > largest_fold || folded_ + count > most_folded + most_folded_of_given * given_ || repeats ||
+        long_product)
+      return std::nullopt;
+    folded_ += count;
+    given_ -= count;  // constant() counts it
+    return constant(node.name, evaluate(node, operands, {})[0]);
   }
   return std::nullopt;
 }

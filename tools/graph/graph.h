@@ -235,6 +235,7 @@ class Graph {
 
   std::vector<Value> values_;
   std::vector<Node> nodes_;
+  int64_t given_ = 0, folded_ = 0;  // elements of constants that came from outside, and that folding made
   std::vector<std::pair<std::string, Expression>> substitutions_;  // in the order they were made
 };
 

@@ -409,6 +409,7 @@ void skip_normalization(Lowering& l) {
   if (bias.id != no_value) sum = sum + l.term(bias.id);
   const int axis = l.rank(sum.id()) - 1;
   l.result(0, normalize(l, Kind, sum.id(), axis, scale, beta, epsilon), x.type);
+  if (layer && (l.wants(1) || l.wants(2))) result_statistics(l, sum.id(), axis, epsilon, DataType::f32);
   if (l.wants(3)) l.result(3, sum.id(), x.type);
 }
 
