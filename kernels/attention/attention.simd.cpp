@@ -77,7 +77,6 @@ struct Output {
       v_panel = ptrdiff_t{args.tk} * 16;
       v = args.values + column / 16 * v_panel + column % 16;
     } else {
-      if (column + vectors * W > args.dv) column = args.dv - vectors * W;  // some columns again, not past the end
       v += column;
     }
     const float* p = block.scores(row);
@@ -255,7 +254,10 @@ void attention(const AttentionArgs& args) {
                       inverses};
     if (block.first < block.last) Tiling<Scores>::run({block}, row, rows, block.first, block.last);
     for (int r = 0; r < rows; ++r) inverses[r] = Softmax(block, row + r).run();
-    Tiling<Output>::run({block}, row, rows, 0, args.dv);
+    // Values in place end with the last channel: what is left of them is computed with some of those before.
+    const int whole = args.values == nullptr ? args.dv / 16 * 16 : args.dv;
+    Tiling<Output>::run({block}, row, rows, 0, whole);
+    if (whole < args.dv) Tiling<Output>::run({block}, row, rows, args.dv - 16, args.dv);
     if (args.tap != nullptr)
       for (int r = 0; r < rows; ++r) tap(block, row + r);
   }

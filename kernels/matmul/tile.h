@@ -116,8 +116,8 @@ struct Tile {
 template <class Job>
 class Tiling {
  public:
-  /// Rows [row, row + rows), columns from `column`, a multiple of 16, to `end`. The last tile may reach past `end`, but
-  /// not past the next multiple of 16.
+  /// Rows [row, row + rows), columns [column, end), where `column` begins a panel. The last tile may reach past `end`, but
+  /// not past the end of its panel.
   static void run(const Job& job, int row, int rows, int column, int end) {
     if (rows == 0) return;
     // Tiles of nearly equal height: a low one at the end would wait for its few chains.
