@@ -219,6 +219,10 @@ class Call {
     outputs_.push_back({static_cast<std::byte*>(data), &shape});
     return *this;
   }
+  Call& absent_output() {
+    outputs_.push_back({});
+    return *this;
+  }
 
   Violation check() const {
     const Shapes shapes(*this);
