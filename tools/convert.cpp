@@ -10,6 +10,7 @@
 #include "tools/onnx/import.h"
 #include "tools/onnx/model.h"
 #include "tools/passes/passes.h"
+#include "tools/plan/narrow.h"
 #include "tools/plan/planner.h"
 #include "tools/plan/programs.h"
 #include "tools/plan/writer.h"
@@ -80,6 +81,8 @@ Converted convert(const std::filesystem::path& path, const ConvertOptions& optio
   optimise(graph, report, progress);
   for (const std::string& note : graph.notes)
     if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
+  tell("narrow", 0);
+  narrow(graph);
   tell("make programs", 0);
   make_programs(graph);
   tell("lower", 0);

@@ -13,6 +13,7 @@
 
 #include "heed/session.h"
 #include "tools/graph/graph.h"
+#include "tools/plan/narrow.h"
 #include "tools/plan/planner.h"
 #include "tools/plan/programs.h"
 #include "tools/plan/writer.h"
@@ -106,6 +107,7 @@ struct File {
   std::vector<std::byte> bytes;
 
   explicit File(Graph graph) {
+    narrow(graph);
     make_programs(graph);
     lowered = lower(std::move(graph));
     plan = heed::tools::plan(lowered);

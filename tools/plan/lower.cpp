@@ -215,8 +215,7 @@ class Lowering {
     return entry->second;
   }
 
-  // --- Backwards: where values are to be written
-  // -----------------------------------------------------------------------
+  // --- Backwards: where values are to be written --------------------------------------------------------------------
 
   /// Has `id` computed straight into `where`, if its producer can write such a view and nobody wants it elsewhere.
   bool claim(ValueId id, const View& where) {
@@ -344,8 +343,7 @@ class Lowering {
     return transpose(dense_view(storage, value.type, dims), inverse(permutation));
   }
 
-  // --- Forwards: operators
-  // ---------------------------------------------------------------------------------------------
+  // --- Forwards: operators ------------------------------------------------------------------------------------------
 
   /// Where a value lies; what has to be moved for that is moved now.
   View view_of(ValueId id) {
@@ -726,20 +724,28 @@ class Lowering {
       return packed(*places.inputs[i], node);
     };
     const Expression steps = places.inputs[0]->dims[0], batch = places.inputs[0]->dims[1];
-    const int64_t most = std::max<int64_t>(1, steps.range(graph_.dimensions).upper);
-    RecurrentParams params{op.cell,
-                           op.direction,
-                           op.linear_before_reset,
-                           0,
-                           static_cast<int32_t>(op.hidden),
-                           static_cast<int32_t>(std::min<int64_t>(most, chunk_steps))};
+    const RecurrentParams params{op.cell,
+                                 op.direction,
+                                 op.linear_before_reset,
+                                 0,
+                                 static_cast<int32_t>(op.hidden),
+                                 chunk(steps, batch, gates * blocks * 16)};
     add(OperatorKind::recurrent, node.name, node.absorbed, params,
         {packed(*places.inputs[0], node), w, r, b, state(4), state(5)}, places.outputs,
         steps * batch * (directions * gates * op.hidden) * (inputs + op.hidden));
   }
 
-  // --- Bounds
-  // ----------------------------------------------------------------------------------------------------------
+  /// Steps of a recurrent layer whose input product is computed at once. Some 32 rows hide the reading of the weights,
+  /// which the smallest batch decides; the largest one decides what that takes, which stays within half a mebibyte.
+  int32_t chunk(const Expression& steps, const Expression& batch, int64_t columns) const {
+    const Expression::Range rows = batch.range(graph_.dimensions);
+    const int64_t fewest = std::max<int64_t>(1, rows.lower), most = std::max<int64_t>(1, rows.upper);
+    const int64_t wanted = (32 + fewest - 1) / fewest, affordable = (int64_t{1} << 19) / (most * columns * 4);
+    const int64_t all = steps.range(graph_.dimensions).upper;
+    return static_cast<int32_t>(std::max<int64_t>(1, std::min({wanted, affordable, all})));
+  }
+
+  // --- Bounds -------------------------------------------------------------------------------------------------------
 
   /// Capacities and scratch over the whole range of the dimensions.
   void bound() {
@@ -769,9 +775,6 @@ class Lowering {
 
   // Rows of attention that share one pass over the keys: more than 16 gain nothing measurable, each costs its scores.
   static constexpr int64_t block_rows = 16;
-  // Steps of a recurrent layer whose input product is hoisted at once.
-  static constexpr int64_t chunk_steps = 16;
-
   Graph graph_;
   Lowered out_;
   std::vector<NodeId> order_;
