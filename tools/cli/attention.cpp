@@ -256,7 +256,7 @@ void draw_map(Canvas& canvas, int x, int y, const Layer& layer, size_t head, con
         const double weight = layer.weights[layer.place(head, static_cast<size_t>(row)) + static_cast<size_t>(column)];
         const std::string text = fmt::format("{:.2f}", weight);
         canvas.text(x + column * cell_x + (cell_x - Canvas::text_width(text, 1)) / 2,
-                    y + row * cell_y + (cell_y - 7) / 2, text, weight > 0.45 * largest ? black : white, 1);
+                    y + row * cell_y + (cell_y - 7) / 2, text, weight > 0.58 * largest ? black : white, 1);
       }
 }
 
@@ -316,8 +316,8 @@ Canvas draw(const std::vector<Layer>& layers, const std::string& title) {
     canvas.fill(margin, y, width - 2 * margin, 1, Colour{222, 224, 228});
     canvas.text(margin, y + 10, fitted(std::string(layer.mark.name), width - 2 * margin, 2));
     std::string about;
-    if (!layer.mark.queries.empty()) about += fmt::format("queries {}   ", layer.mark.queries);
-    if (!layer.mark.keys.empty()) about += fmt::format("keys {}", layer.mark.keys);
+    if (!layer.mark.queries.empty()) about += fmt::format("queries: {}   ", layer.mark.queries);
+    if (!layer.mark.keys.empty()) about += fmt::format("keys: {}", layer.mark.keys);
     canvas.text(margin, y + 34, fitted(about, width - 2 * margin, 1), faint, 1);
     y += layer_title;
     const double largest = largest_of(layer, extent);
@@ -347,8 +347,10 @@ void attention(const AttentionCommand& command) {
   const LoadedModel loaded(command.model);
   Data data(loaded, command.inputs);
   const std::vector<Layer> layers = collect(loaded, data, command.sample);
-  draw(layers, fmt::format("{}, sample {}", command.model.filename().string(), command.sample))
-      .write_png(command.output);
+  std::string title = command.model.filename().string();
+  if (!std::all_of(layers.begin(), layers.end(), [](const Layer& layer) { return layer.rows_are_samples; }))
+    title += fmt::format(", sample {}", command.sample);
+  draw(layers, title).write_png(command.output);
 }
 
 }  // namespace heed::tools

@@ -440,7 +440,9 @@ void Data::unify(size_t number, std::vector<std::string>& problems) {
       } else if (const auto value = evaluate(model, tensor.dims[axis], values); value && *value != size) {
         const std::string text = expression_text(model, tensor.dims[axis]);
         if (model.expression(tensor.dims[axis]).op == ExpressionNode::Op::constant)
-          misfit(input, axis, fmt::format("not {}", text));
+          misfit(input, axis,
+                 fmt::format("not {}{}", text,
+                             form_ == Form::single && axis == 0 ? "; samples take one more leading axis" : ""));
         else if (model.expression(tensor.dims[axis]).op != ExpressionNode::Op::dimension)
           misfit(input, axis, fmt::format("not {} = {}", text, *value));
       }

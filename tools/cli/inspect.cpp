@@ -166,7 +166,7 @@ void print_plan(const Model& model) {
 void print_text(const Model& model, const Session& session, const std::string& path, bool tensors) {
   fmt::print("{}  {} bytes", bold(printable(path)), grouped(model.bytes().size()));
   if (!model.producer().empty()) fmt::print(", written by {}", printable(std::string(model.producer())));
-  fmt::print("\nhash: {}\n\n", hash_text(model));
+  fmt::print("\ncontent hash: {}\n\n", hash_text(model));
   if (model.dimension_count() > 0) {
     Table table({"dimension", ">from", ">to", ">start"});
     for (uint32_t i = 0; i < model.dimension_count(); ++i) {

@@ -25,10 +25,9 @@ int fail(Fault fault, const std::vector<std::string>& problems) {
 
 /// Options that later versions honour; whoever gives one is told so.
 struct Later {
-  std::string quantize = "none", range, qdq, budget, calibrate, selftest, report, input, output;
+  std::string quantize = "none", range, qdq, budget, calibrate, selftest, report;
   std::vector<std::string> keep_float, state, set, limit;
-  std::string model, onnx;
-  bool sequence = false, json = false;
+  bool sequence = false;
 };
 
 void refuse_later(const CLI::App& verb) {
@@ -47,10 +46,11 @@ void refuse_later(const CLI::App& verb) {
   };
   std::vector<std::string> problems;
   for (const CLI::Option* option : verb.get_options()) {
-    if (option->count() == 0) continue;
-    if (const auto reason = reasons.find(option->get_name()); reason != reasons.end())
+    if (option->count() == 0 || option->get_lnames().empty()) continue;
+    const std::string given = "--" + option->get_lnames().front();  // get_name() hides what --help hides
+    if (const auto reason = reasons.find(given); reason != reasons.end())
       problems.push_back(fmt::format("{} is for a later version: {}", reason->first, reason->second));
-    else if (option->get_name() == "--quantize" && option->as<std::string>() != "none")
+    else if (given == "--quantize" && option->as<std::string>() != "none")
       problems.push_back(
           fmt::format("--quantize {} is for a later version: this one converts in float (--quantize none)",
                       option->as<std::string>()));

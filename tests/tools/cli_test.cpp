@@ -1,0 +1,583 @@
+/// The program as people run it: exit codes, messages, files, and the JSON that is a contract.
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/tools/onnx_builder.h"
+#include "tools/io/npy.h"
+
+namespace heed::tools {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+const fs::path stock = HEED_SOURCE_DIR "/examples/stock_forecast",
+               by_hand = HEED_SOURCE_DIR "/examples/attention_by_hand";
+
+/// A folder of its own, gone afterwards.
+struct Folder {
+  fs::path path;
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "heed-cli-XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Folder() { fs::remove_all(path); }
+  std::string operator/(const char* name) const { return (path / name).string(); }
+  size_t files() const {
+    return static_cast<size_t>(std::distance(fs::directory_iterator(path), fs::directory_iterator()));
+  }
+};
+
+std::string load(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+struct Outcome {
+  int code;
+  std::string out, err;
+};
+
+std::string quoted(const std::string& text) {
+  return "'" + text + "'";
+}
+
+/// Runs `heed` with standard output and error in files, as a pipe would have them.
+Outcome heed(const std::vector<std::string>& arguments) {
+  const Folder folder;
+  std::string command = quoted(HEED_BINARY_DIR "/heed");
+  for (const std::string& argument : arguments) command += " " + quoted(argument);
+  command += " >" + quoted(folder / "out") + " 2>" + quoted(folder / "err") + " </dev/null";
+  const int status = std::system(command.c_str());
+  Outcome outcome{WIFEXITED(status) ? WEXITSTATUS(status) : -1, load(folder / "out"), load(folder / "err")};
+  CAPTURE(command);
+  CAPTURE(outcome.err);
+  // Quiet and plain when piped; an error is on standard error and nowhere else.
+  CHECK(outcome.out.find('\033') == std::string::npos);
+  CHECK(outcome.err.find('\033') == std::string::npos);
+  CHECK(outcome.err.find('\r') == std::string::npos);
+  CHECK(outcome.code >= 0);
+  CHECK(outcome.code <= 3);
+  if (outcome.code != 0) CHECK(outcome.err.starts_with("heed: "));
+  std::istringstream lines(outcome.err);
+  for (std::string line; std::getline(lines, line);) CHECK(line.starts_with("heed: "));
+  return outcome;
+}
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// A model converted once for all tests.
+const std::string& converted(const char* name) {
+  static const Folder folder;
+  static std::map<std::string, std::string> models;
+  std::string& model = models[name];
+  if (model.empty()) {
+    model = (folder.path / (fs::path(name).stem().string() + ".heed")).string();
+    std::vector<std::string> arguments{"convert", HEED_SOURCE_DIR "/examples/" + std::string(name), "-o", model};
+    if (has(name, "stock")) arguments.insert(arguments.end(), {"--dim", "batch=1..64"});
+    const Outcome outcome = heed(arguments);
+    CAPTURE(outcome.err);
+    REQUIRE(outcome.code == 0);
+  }
+  return model;
+}
+const std::string& transformer() {
+  return converted("stock_forecast/transformer.onnx");
+}
+const std::string& lstm_attention() {
+  return converted("stock_forecast/lstm_attention.onnx");
+}
+const std::string& attention_by_hand() {
+  return converted("attention_by_hand/attention_by_hand.onnx");
+}
+const std::string windows = (stock / "expected.npz").string();
+
+Array floats(std::vector<int64_t> dims, const std::vector<float>& values) {
+  Array array{ArrayType::f32, std::move(dims), {}};
+  const auto bytes = std::as_bytes(std::span(values));
+  array.data.assign(bytes.begin(), bytes.end());
+  return array;
+}
+
+const Array& find(const NamedArrays& arrays, const std::string& name) {
+  for (const auto& [key, array] : arrays)
+    if (key == name) return array;
+  FAIL("no array " << name);
+  return arrays[0].second;
+}
+
+template <class T>
+std::vector<T> values(const Array& array) {
+  std::vector<T> all(static_cast<size_t>(array.count()));
+  REQUIRE(all.size() * sizeof(T) == array.data.size());
+  std::memcpy(all.data(), array.data.data(), array.data.size());
+  return all;
+}
+
+std::string hash_of(const Outcome& outcome) {
+  const size_t place = outcome.out.rfind("hash: ");
+  REQUIRE(place != std::string::npos);
+  const std::string line = outcome.out.substr(place + 6);
+  REQUIRE(line.size() == 65);
+  CHECK(line.find_first_not_of("0123456789abcdef") == 64);
+  return line.substr(0, 64);
+}
+
+TEST_CASE("the command line") {
+  CHECK(heed({"--help"}).code == 0);
+  CHECK(has(heed({"--help"}).out, "convert"));
+  CHECK(has(heed({"--version"}).out, "heed 0."));
+  for (const char* verb : {"convert", "inspect", "run", "bench", "attention"}) CHECK(heed({verb, "--help"}).code == 0);
+  CHECK(heed({}).code == 2);
+  CHECK(heed({"transmogrify"}).code == 2);
+  CHECK(heed({"inspect"}).code == 2);
+  CHECK(heed({"inspect", "--colour", transformer()}).code == 2);
+  CHECK(heed({"run", transformer()}).code == 2);
+  CHECK(heed({"run", transformer(), "--input", windows, "--threads", "0"}).code == 2);
+  CHECK(heed({"run", transformer(), "--input", windows, "--threads", "many"}).code == 2);
+  for (const char* verb : {"compare", "selftest"}) {
+    const Outcome outcome = heed({verb, transformer(), "--json"});
+    CHECK(outcome.code == 2);
+    CHECK(has(outcome.err, "later version"));
+  }
+  const Outcome unknown = heed({"run", transformer(), "--input", windows, "--isa", "mmx"});
+  CHECK(unknown.code == 2);
+  CHECK(has(unknown.err, "known are portable, avx2"));
+#if defined(__x86_64__)
+  const Outcome missing = heed({"bench", transformer(), "--isa", "neon"});
+#else
+  const Outcome missing = heed({"bench", transformer(), "--isa", "avx2"});
+#endif
+  CHECK(missing.code == 2);
+  CHECK(has(missing.err, "lacks it"));
+  const Outcome nowhere = heed({"inspect", "no/such/model.heed"});
+  CHECK(nowhere.code == 2);
+  CHECK(has(nowhere.err, "no/such/model.heed"));
+}
+
+TEST_CASE("options of later versions are refused, each with what is possible now") {
+  const std::string onnx = (stock / "transformer.onnx").string();
+  const Folder folder;
+  const std::vector<std::vector<std::string>> later = {{"--quantize", "int8"},   {"--quantize", "int8-static"},
+                                                       {"--keep-float", "a"},    {"--error-budget", "0.1"},
+                                                       {"--calibrate", windows}, {"--range", "mse"},
+                                                       {"--qdq", "relax"},       {"--state", "a=b"},
+                                                       {"--set", "a=1"},         {"--limit", "a <= 3"},
+                                                       {"--selftest", windows},  {"--report", "r.json"}};
+  for (const auto& option : later) {
+    const Outcome outcome = heed({"convert", onnx, "-o", folder / "m.heed", option[0], option[1]});
+    CHECK(outcome.code == 2);
+    CHECK(has(outcome.err, option[0]));
+    CHECK(has(outcome.err, "later version: "));
+  }
+  const Outcome both = heed({"convert", onnx, "-o", folder / "m.heed", "--range", "mse", "--quantize", "int8"});
+  CHECK(has(both.err, "--range"));
+  CHECK(has(both.err, "--quantize int8"));
+  CHECK(has(heed({"run", transformer(), "--input", windows, "--sequence"}).err, "--sequence is for a later version"));
+  CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "fp3"}).code == 2);
+  CHECK(folder.files() == 0);
+  CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "none"}).code == 0);
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("convert says what it did and writes beside the model") {
+  const Folder folder;
+  fs::copy(stock / "transformer.onnx", folder.path);
+  const Outcome outcome = heed({"convert", folder / "transformer.onnx", "--dim", "batch=1..64"});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  for (const char* part :
+       {"transformer.heed", "operators ", "fused", "attention", "workspace", "lower bound", "multiply-accumulates"})
+    CHECK_MESSAGE(has(outcome.out, part), part);
+  CHECK(folder.files() == 2);
+  CHECK(load(folder / "transformer.heed") == load(transformer()));
+}
+
+TEST_CASE("convert leaves what was there when it fails") {
+  const Folder folder;
+  std::ofstream(folder / "model.heed") << "precious";
+  const std::string whole = load(stock / "transformer.onnx");
+  for (const size_t size : {size_t{0}, size_t{10}, whole.size() / 2, whole.size() - 1}) {
+    std::ofstream(folder / "model.onnx", std::ios::binary) << whole.substr(0, size);
+    const Outcome outcome = heed({"convert", folder / "model.onnx"});
+    CHECK(outcome.code == 1);
+    CHECK(has(outcome.err, "model.onnx"));
+  }
+  CHECK(load(folder / "model.heed") == "precious");
+  CHECK(folder.files() == 2);
+  CHECK(heed({"convert", folder / "none.onnx"}).code == 2);
+  CHECK(heed({"convert", (stock / "transformer.onnx").string(), "-o", folder / "no/folder/m.heed"}).code == 3);
+  CHECK(heed({"convert", (stock / "transformer.onnx").string(), "-o", folder.path.string()}).code == 3);
+  const Outcome dim =
+      heed({"convert", (stock / "transformer.onnx").string(), "-o", folder / "x.heed", "--dim", "tokens=1..4"});
+  CHECK(dim.code != 0);
+  CHECK(has(dim.err, "tokens"));
+  CHECK(folder.files() == 2);
+}
+
+TEST_CASE("run computes what was expected, with one hash for every instruction set and number of threads") {
+  const Folder folder;
+  const NamedArrays expected = read_npz(windows);
+  for (const char* name : {"transformer", "lstm_attention"}) {
+    const std::string model = converted(("stock_forecast/" + std::string(name) + ".onnx").c_str());
+    const Outcome outcome = heed({"run", model, "--input", windows, "--output", folder / "out.npz"});
+    REQUIRE(outcome.code == 0);
+    CHECK(outcome.out == "hash: " + hash_of(outcome) + "\n");
+    const NamedArrays arrays = read_npz(folder / "out.npz");
+    REQUIRE(arrays.size() == 1);
+    CHECK(arrays[0].first == "forecast");
+    CHECK(arrays[0].second.type == ArrayType::f32);
+    CHECK(arrays[0].second.dims == std::vector<int64_t>{64, 1});
+    const std::vector<float> got = values<float>(arrays[0].second);
+    const std::vector<double> want = values<double>(find(expected, name));
+    for (size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 1e-4 * std::abs(want[i]));
+    for (const std::vector<std::string>& options :
+         {std::vector<std::string>{"--isa", "portable"}, std::vector<std::string>{"--threads", "3"}}) {
+      std::vector<std::string> arguments{"run", model, "--input", windows};
+      arguments.insert(arguments.end(), options.begin(), options.end());
+      CHECK(hash_of(heed(arguments)) == hash_of(outcome));
+    }
+  }
+}
+
+TEST_CASE("samples: stacked, numbered, from .npy") {
+  const Folder folder;
+  const Array window = find(read_npz(windows), "window");
+  const std::string hash = hash_of(heed({"run", transformer(), "--input", windows}));
+  const std::string out = folder / "out.npz";
+
+  write_npy(folder / "w.npy", window);
+  CHECK(hash_of(heed({"run", transformer(), "--input", "window=" + (folder / "w.npy")})) == hash);
+
+  // 64 samples of one window are the same bytes as one sample of 64 windows.
+  Array stacked = window;
+  stacked.dims = {64, 1, 5};
+  write_npz(folder / "s.npz", {{"window", stacked}});
+  CHECK(hash_of(heed({"run", transformer(), "--input", folder / "s.npz", "--output", out})) == hash);
+  CHECK(find(read_npz(out), "forecast").dims == std::vector<int64_t>{64, 1, 1});
+
+  NamedArrays numbered;
+  const size_t row = 5 * sizeof(float);
+  for (size_t i = 0, first = 0; first < 64; ++i) {
+    const size_t count = std::min<size_t>(i + 1, 64 - first);
+    Array piece{ArrayType::f32, {static_cast<int64_t>(count), 5}, {}};
+    piece.data.assign(window.data.begin() + static_cast<ptrdiff_t>(first * row),
+                      window.data.begin() + static_cast<ptrdiff_t>((first + count) * row));
+    numbered.emplace_back("window/" + std::to_string(i), piece);
+    first += count;
+  }
+  write_npz(folder / "n.npz", numbered);
+  CHECK(hash_of(heed({"run", transformer(), "--input", folder / "n.npz", "--output", out})) == hash);
+  const NamedArrays results = read_npz(out);
+  CHECK(results.size() == numbered.size());
+  CHECK(find(results, "forecast/2").dims == std::vector<int64_t>{3, 1});
+
+  numbered.erase(numbered.begin() + 1);
+  write_npz(folder / "n.npz", numbered);
+  const Outcome gap = heed({"run", transformer(), "--input", folder / "n.npz"});
+  CHECK(gap.code == 1);
+  CHECK(has(gap.err, "goes up to window/"));
+}
+
+TEST_CASE("inputs that do not fit are refused with both values, all at once") {
+  const Folder folder;
+  const std::string data = folder / "d.npz";
+  const auto refused = [&](const std::string& model, const NamedArrays& arrays) {
+    write_npz(data, arrays);
+    const Outcome outcome = heed({"run", model, "--input", data, "--output", folder / "out.npz"});
+    CHECK(outcome.code == 1);
+    CHECK(!fs::exists(folder / "out.npz"));
+    return outcome.err;
+  };
+  const Array query = floats({5, 8}, std::vector<float>(40, 0.5f));
+  std::string err = refused(attention_by_hand(), {{"quarry", query}});
+  CHECK(has(err, "inputs 'query', 'key', 'value' are missing; given: 'quarry'"));
+  err = refused(attention_by_hand(), {{"query", query}, {"key", query}, {"value", floats({4}, {1, 2, 3, 4})}});
+  CHECK(has(err, "input 'value'"));
+  CHECK(has(err, "the shape [4]"));
+  CHECK(has(err, "[4, 8]"));
+  err = refused(attention_by_hand(), {{"query", query}, {"key", query}, {"value", query}});
+  CHECK(has(err, "input 'key' has the shape [5, 8], the model takes [4, 8]: axis 0 is 5, not 4"));
+  CHECK(has(err, "input 'value'"));
+  err = refused(transformer(), {{"window", floats({3, 6}, std::vector<float>(18))}});
+  CHECK(has(err, "[3, 6], the model takes [batch, 5]: axis 1 is 6, not 5"));
+  err = refused(transformer(), {{"window", floats({65, 5}, std::vector<float>(325))}});
+  CHECK(has(err, "axis 0 is 65, 'batch' may be 1 to 64"));
+  err = refused(transformer(), {{"window", floats({0, 1, 5}, {})}});
+  CHECK(has(err, "no samples"));
+  Array integers = floats({1, 5}, std::vector<float>(5));
+  integers.type = ArrayType::i32;
+  err = refused(transformer(), {{"window", integers}});
+  CHECK(has(err, "is int32, the model takes float32"));
+
+  write_npy(folder / "w.npy", floats({1, 5}, {1, 2, 3, 4, 5}));
+  const Outcome unknown = heed({"run", transformer(), "--input", "windows=" + (folder / "w.npy")});
+  CHECK(unknown.code == 1);
+  CHECK(has(unknown.err, "the model has no input 'windows'; it has 'window'"));
+  CHECK(heed({"run", transformer(), "--input", folder / "w.npy"}).code == 2);
+  CHECK(
+      heed({"run", transformer(), "--input", "window=" + (folder / "w.npy"), "--input", "window=" + (folder / "w.npy")})
+          .code == 2);
+  CHECK(heed({"run", transformer(), "--input", folder / "none.npz"}).code == 2);
+  CHECK(heed({"run", transformer(), "--input", windows, "--output", folder / "out.txt"}).code == 2);
+  CHECK(heed({"run", transformer(), "--input", windows, "--output", folder / "no/out.npz"}).code == 3);
+  std::ofstream(data) << "not an archive";
+  CHECK(heed({"run", transformer(), "--input", data}).code == 1);
+}
+
+/// Looks ids up in a table of 7 rows, and hands inputs of other types through.
+std::string types_model(const Folder& folder) {
+  using test::DataType;
+  std::vector<float> table(28);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(i);
+  const std::string bytes = test::OnnxBuilder()
+                                .input("ids", DataType::i64, {"tokens"})
+                                .input("half", DataType::f16, {"tokens", 2})
+                                .input("wide", DataType::f64, {"tokens + 1"})
+                                .input("keep", DataType::boolean, {"tokens"})
+                                .initializer<float>("table", {7, 4}, table)
+                                .node("Gather", {"table", "ids"}, {"rows"})
+                                .node("Add", {"ids", "ids"}, {"twice"})
+                                .node("Neg", {"half"}, {"minus"})
+                                .node("Neg", {"wide"}, {"negated"})
+                                .node("Not", {"keep"}, {"drop"})
+                                .output("rows")
+                                .output("twice", DataType::i64)
+                                .output("minus", DataType::f16)
+                                .output("negated", DataType::f64)
+                                .output("drop", DataType::boolean)
+                                .bytes();
+  std::ofstream(folder / "types.onnx", std::ios::binary) << bytes;
+  const Outcome outcome = heed({"convert", folder / "types.onnx", "--dim", "tokens=1..16"});
+  CAPTURE(outcome.err);
+  REQUIRE(outcome.code == 0);
+  return folder / "types.heed";
+}
+
+template <class T>
+Array array(ArrayType type, std::vector<int64_t> dims, const std::vector<T>& elements) {
+  Array made{type, std::move(dims), {}};
+  const auto bytes = std::as_bytes(std::span(elements));
+  made.data.assign(bytes.begin(), bytes.end());
+  return made;
+}
+
+TEST_CASE("arrays have the model's own types; sizes are unified; indices are checked") {
+  const Folder folder;
+  const std::string model = types_model(folder), data = folder / "d.npz", out = folder / "out.npz";
+  NamedArrays arrays{
+      {"ids", array<int64_t>(ArrayType::i64, {3}, {0, 6, -7})},
+      // 1, -2, 65504, 2^-24, 2^-14, infinity
+      {"half", array<uint16_t>(ArrayType::f16, {3, 2}, {0x3c00, 0xc000, 0x7bff, 0x0001, 0x0400, 0x7c00})},
+      {"wide", array<double>(ArrayType::f64, {4}, {0.5, -1, 1e10, 0})},
+      {"keep", array<uint8_t>(ArrayType::boolean, {3}, {1, 0, 1})}};
+  const auto attempt = [&] {
+    write_npz(data, arrays);
+    return heed({"run", model, "--input", data, "--output", out});
+  };
+  Outcome outcome = attempt();
+  CAPTURE(outcome.err);
+  REQUIRE(outcome.code == 0);
+  CHECK(has(outcome.err, "input 'half' is not finite: inf at [2, 1]\n"));
+  CHECK(has(outcome.err, "output 'minus' is not finite: -inf at [2, 1]\n"));
+  const NamedArrays results = read_npz(out);
+  CHECK(find(results, "rows").dims == std::vector<int64_t>{3, 4});
+  CHECK(values<float>(find(results, "rows")) == std::vector<float>{0, 1, 2, 3, 24, 25, 26, 27, 0, 1, 2, 3});
+  CHECK(find(results, "twice").type == ArrayType::i64);
+  CHECK(values<int64_t>(find(results, "twice")) == std::vector<int64_t>{0, 12, -14});
+  CHECK(find(results, "minus").type == ArrayType::f16);
+  CHECK(values<uint16_t>(find(results, "minus")) ==
+        std::vector<uint16_t>{0xbc00, 0x4000, 0xfbff, 0x8001, 0x8400, 0xfc00});
+  CHECK(find(results, "negated").type == ArrayType::f64);
+  CHECK(values<double>(find(results, "negated"))[2] == -1e10f);
+  CHECK(values<uint8_t>(find(results, "drop")) == std::vector<uint8_t>{0, 1, 0});
+
+  const json page = json::parse(heed({"inspect", model, "--json"}).out);
+  CHECK(page["inputs"][0] ==
+        json::parse(R"({"name": "ids", "dtype": "int64", "device_dtype": "int32", "shape": ["tokens"]})"));
+  CHECK(page["inputs"][1]["dtype"] == "float16");
+  CHECK(page["inputs"][1]["device_dtype"] == "float32");
+
+  // A size that is an expression is solved for the dimension, compared where it is known.
+  const Array wide = arrays[2].second;
+  arrays[2].second = array<double>(ArrayType::f64, {3}, {1, 2, 3});
+  outcome = attempt();
+  CHECK(outcome.code == 1);
+  CHECK(has(outcome.err,
+            "input 'wide' has the shape [3], the model takes [tokens + 1]: axis 0 is 3, not tokens + 1 = 4"));
+  arrays[2].second = wide;
+  arrays[3].second = array<uint8_t>(ArrayType::boolean, {2}, {1, 0});
+  outcome = attempt();
+  CHECK(outcome.code == 1);
+  CHECK(has(outcome.err, "axis 0 is 2, 'tokens' is 3 by input 'ids'"));
+  arrays[3].second = array<uint8_t>(ArrayType::boolean, {3}, {1, 0, 1});
+
+  arrays[0].second = array<int64_t>(ArrayType::i64, {3}, {0, 7, 0});
+  outcome = attempt();
+  CHECK(outcome.code == 1);
+  CHECK(has(outcome.err, "index out of range"));
+  CHECK(has(outcome.err, "7"));
+  arrays[0].second = array<int64_t>(ArrayType::i64, {3}, {0, 3000000000, 0});
+  outcome = attempt();
+  CHECK(outcome.code == 1);
+  CHECK(has(outcome.err, "input 'ids': 3000000000 at [1] does not fit the device's int32"));
+  CHECK(heed({"bench", model, "--json"}).code == 0);  // random ids lie inside the table
+}
+
+TEST_CASE("every unsupported operator is named at once") {
+  const Folder folder;
+  std::ofstream(folder / "m.onnx", std::ios::binary) << test::OnnxBuilder()
+                                                            .input("x", test::DataType::f32, {2, 3})
+                                                            .node("Frobnicate", {"x"}, {"a"}, {}, "first")
+                                                            .node("Transmogrify", {"a"}, {"y"}, {}, "second")
+                                                            .output("y")
+                                                            .bytes();
+  const Outcome outcome = heed({"convert", folder / "m.onnx"});
+  CHECK(outcome.code == 1);
+  CHECK(has(outcome.err, "Frobnicate"));
+  CHECK(has(outcome.err, "Transmogrify"));
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("NaN and infinities are data, and are pointed at") {
+  const Folder folder;
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  write_npz(folder / "d.npz", {{"window", floats({3, 5}, {1, 2, 3, 4, 5, 1, 2, nan, 4, inf, 5, 4, 3, 2, 1})}});
+  const Outcome outcome = heed({"run", transformer(), "--input", folder / "d.npz", "--output", folder / "out.npz"});
+  CHECK(outcome.code == 0);
+  hash_of(outcome);
+  CHECK(has(outcome.err, "input 'window' is not finite: nan at [1, 2], and at 1 more"));
+  CHECK(has(outcome.err, "output 'forecast' is not finite: nan at [1, 0]"));
+  const std::vector<float> forecast = values<float>(find(read_npz(folder / "out.npz"), "forecast"));
+  CHECK(std::isfinite(forecast[0]));
+  CHECK(std::isnan(forecast[1]));
+  CHECK(std::isfinite(forecast[2]));
+}
+
+TEST_CASE("inspect --json keeps its contract") {
+  for (const std::string& model : {transformer(), lstm_attention(), attention_by_hand()}) {
+    const Outcome outcome = heed({"inspect", model, "--json"});
+    REQUIRE(outcome.code == 0);
+    CHECK(outcome.err.empty());
+    const json page = json::parse(outcome.out);
+    const json& memory = page.at("memory");
+    for (const char* key : {"constants", "state", "workspace", "tables", "total", "lower_bound", "per_thread"})
+      CHECK(memory.at(key).is_number_unsigned());
+    CHECK(memory["total"] ==
+          memory["state"].get<uint64_t>() + memory["workspace"].get<uint64_t>() + memory["tables"].get<uint64_t>());
+    CHECK(memory["lower_bound"] <= memory["workspace"]);
+    CHECK(page.at("hash").get<std::string>().size() == 64);
+    uint64_t macs = 0;
+    for (size_t i = 0; i < page.at("operators").size(); ++i) {
+      const json& op = page["operators"][i];
+      CHECK(op.at("index") == i);
+      for (const char* key : {"type", "name", "dtype"}) CHECK(op.at(key).is_string());
+      macs += op.at("macs").get<uint64_t>();
+    }
+    CHECK(page.at("macs") == macs);
+    CHECK(macs > 0);
+    for (const auto& [concept_name, count] : page.at("fusions").items()) CHECK(count.is_number_unsigned());
+    for (const char* side : {"inputs", "outputs"})
+      for (const json& port : page.at(side))
+        for (const char* key : {"name", "dtype", "device_dtype", "shape"}) CHECK(port.contains(key));
+  }
+  const json page = json::parse(heed({"inspect", transformer(), "--json"}).out);
+  CHECK(page["inputs"] ==
+        json::parse(R"([{"name": "window", "dtype": "float32", "device_dtype": "float32", "shape": ["batch", 5]}])"));
+  CHECK(page["outputs"][0]["shape"] == json::parse(R"(["batch", 1])"));
+  CHECK(page["fusions"]["attention"] == 2);
+}
+
+TEST_CASE("inspect shows memory, operators, fusions, tensors and the plan") {
+  const Outcome outcome = heed({"inspect", transformer(), "--tensors"});
+  CHECK(outcome.code == 0);
+  for (const char* part : {"batch", "window", "[batch, 5]", "workspace", "lower bound", "in place of input",
+                           "attention", "normalize", "buffer", "####"})
+    CHECK_MESSAGE(has(outcome.out, part), part);
+}
+
+TEST_CASE("bench --json keeps its contract") {
+  const Outcome outcome =
+      heed({"bench", transformer(), "--dim", "batch=2", "--isa", "portable", "--threads", "2", "--json"});
+  REQUIRE(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  const json page = json::parse(outcome.out);
+  CHECK(page.at("isa") == "portable");
+  CHECK(page.at("threads") == 2);
+  CHECK(page.at("dimensions").at("batch") == 2);
+  for (const char* key : {"median_us", "min_us", "gmacs_per_s", "roof_gmacs_per_s"})
+    CHECK(page.at(key).get<double>() > 0);
+  CHECK(page["min_us"] <= page["median_us"]);
+  double share = 0;
+  for (size_t i = 0; i < page.at("operators").size(); ++i) {
+    const json& op = page["operators"][i];
+    CHECK(op.at("index") == i);
+    CHECK(op.at("name").is_string());
+    CHECK(op.at("type").is_string());
+    CHECK(op.at("variant") == "portable");
+    CHECK(op.at("median_us").get<double>() >= 0);
+    share += op.at("share").get<double>();
+  }
+  CHECK(share == doctest::Approx(1));
+  for (const char* dim : {"batch=65", "batch=0", "tokens=3", "batch", "batch=x", "batch=3x"}) {
+    const Outcome refused = heed({"bench", transformer(), "--dim", dim});
+    CHECK(refused.code == 2);
+    CHECK(has(refused.err, "--dim"));
+  }
+}
+
+TEST_CASE("attention draws a PNG") {
+  const Folder folder;
+  for (const std::string& model : {transformer(), lstm_attention()}) {
+    const Outcome outcome = heed({"attention", model, "--input", windows, "-o", folder / "map.png"});
+    CHECK(outcome.code == 0);
+    CHECK(outcome.out.empty());
+    CHECK(load(folder / "map.png").starts_with("\x89PNG\r\n\x1a\n"));
+    CHECK(fs::file_size(folder / "map.png") > 1000);
+    fs::remove(folder / "map.png");
+  }
+  CHECK(heed({"attention", transformer(), "--input", windows, "-o", folder / "map.html"}).code == 2);
+  const Outcome beyond =
+      heed({"attention", transformer(), "--input", windows, "-o", folder / "map.png", "--sample", "64"});
+  CHECK(beyond.code == 2);
+  CHECK(has(beyond.err, "the data has 64 samples"));
+  CHECK(heed({"attention", transformer(), "--input", windows, "-o", folder / "no/map.png"}).code == 3);
+  CHECK(folder.files() == 0);
+}
+
+TEST_CASE("what is no model is refused") {
+  const Folder folder;
+  const std::string whole = load(transformer());
+  for (const std::string& bytes :
+       {std::string(), std::string("hello"), whole.substr(0, 64), whole.substr(0, whole.size() - 64)}) {
+    std::ofstream(folder / "m.heed", std::ios::binary) << bytes;
+    for (const std::vector<std::string>& arguments :
+         {std::vector<std::string>{"inspect", folder / "m.heed"}, std::vector<std::string>{"bench", folder / "m.heed"},
+          std::vector<std::string>{"run", folder / "m.heed", "--input", windows}}) {
+      const Outcome outcome = heed(arguments);
+      CHECK(outcome.code == 1);
+      CHECK(has(outcome.err, "m.heed"));
+    }
+  }
+  CHECK(has(heed({"inspect", (stock / "transformer.onnx").string()}).err, "heed convert"));
+}
+
+}  // namespace
+}  // namespace heed::tools
