@@ -80,15 +80,13 @@ Axes<N> axes_of(const Shape* const (&shapes)[N], int from, int to) {
   return axes;
 }
 
-/// Splits [0, count) into tasks of about `grain` (all in one where a single thread runs): body(first, last, scratch).
+/// Splits [0, count) into tasks of `grain` or more, a few for each thread: body(first, last, scratch).
 template <class Body>
 void split(const Invocation& call, int64_t count, int64_t grain, Body&& body) {
   if (count <= 0) return;
-  if (call.parallel == nullptr || call.parallel->threads <= 1) grain = count;
-  // Not more tasks than keep the threads evenly busy.
-  const int64_t most = call.parallel == nullptr ? 1 : int64_t{8} * call.parallel->threads;
-  int64_t each = (count + most - 1) / most;
-  each = each < grain ? grain : each;
+  if (call.parallel == nullptr || call.parallel->threads <= 1 || count <= grain) return body(0, count, call.scratch);
+  const int64_t most = int64_t{8} * call.parallel->threads, even = (count + most - 1) / most;
+  const int64_t each = even < grain ? grain : even;
   call.for_each(static_cast<uint32_t>((count + each - 1) / each), [&](uint32_t index, std::byte* scratch) {
     const int64_t first = index * each;
     body(first, first + each < count ? first + each : count, scratch);

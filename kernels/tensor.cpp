@@ -20,12 +20,12 @@ const char* name(Type type) {
 
 bool is_dense(const Shape& shape) {
   int64_t stride = 1;
+  bool in_order = true;
   for (int axis = shape.rank - 1; axis >= 0; --axis) {
-    if (shape.dims[axis] == 0) return true;
-    if (shape.dims[axis] != 1 && shape.strides[axis] != stride) return false;
+    in_order &= shape.dims[axis] == 1 || shape.strides[axis] == stride;
     stride *= shape.dims[axis];
   }
-  return true;
+  return in_order || stride == 0;  // no element, no gap
 }
 
 }  // namespace heed

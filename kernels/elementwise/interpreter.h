@@ -2,10 +2,10 @@
 /// Runs a program block by block, over the vectors of simd.h or scalar.h and math.h, which were included before.
 ///
 /// A table gives each operand's place: registers lie in scratch; inputs that lie in order are read where they are;
-/// others are gathered into scratch once for each block; scalars (immediates, inputs that do not move, dimensions) are
-/// spread over a few vectors just before a step reads them. Each step is one indirect call for a block. Steps work on
-/// whole vectors: what is left of the last block goes through small buffers in a second pass, so no byte outside the
-/// operands is touched.
+/// others are gathered into scratch once for each block; a scalar (an immediate, an input that does not move, a
+/// dimension) fills a few vectors once for all. Each step is one indirect call for a block. Steps work on whole
+/// vectors: what is left of the last block goes through small buffers in a second pass, so no byte outside the operands
+/// is touched.
 #include "kernels/axes.h"
 #include "kernels/elementwise/program.h"
 #include "kernels/elementwise/steps.h"
@@ -16,8 +16,15 @@ namespace {
 constexpr int vector_bytes = W * lane_bytes;
 constexpr int unrolled = 4;  // vectors in a round of a step's loop
 
-using StepFunction = void (*)(std::byte* y, const std::byte* a, const std::byte* b, const std::byte* c,
-                              const ptrdiff_t (&rounds)[3], int vectors);
+/// Where an operand's vectors are, and how many bytes a round of the loop goes forward: 0 for a scalar, which fills the
+/// vectors of one round.
+struct Place {
+  const std::byte* data;
+  ptrdiff_t round;
+};
+constexpr ptrdiff_t moving = unrolled * vector_bytes;
+
+using StepFunction = void (*)(std::byte* y, const Place& a, const Place& b, const Place& c, int vectors);
 
 template <class V>
 HEED_INLINE V read(const std::byte* p) {
@@ -35,89 +42,63 @@ HEED_INLINE I lanes_of(M a) {
   return bits_of(a);
 }
 
-/// y = step(a, b, c) over `vectors` vectors. An operand goes forward by its entry of `rounds` bytes in each round: a
-/// scalar's is 0, and its value fills a round's vectors.
+/// y = step(a, b, c) over `vectors` vectors.
 template <Step step, int operands, char from>
-void run_step(std::byte* y, const std::byte* a, const std::byte* b, const std::byte* c, const ptrdiff_t (&rounds)[3],
-              int vectors) {
+void run_step(std::byte* y, const Place& first, const Place& second, const Place& third, int vectors) {
   using V = std::conditional_t<from == 'f', F, I>;
   using First = std::conditional_t<step == Step::f_select, I, V>;
+  const std::byte *a = first.data, *b = nullptr, *c = nullptr;
+  if constexpr (operands > 1) b = second.data;
+  if constexpr (operands > 2) c = third.data;
   const auto one = [&](auto i) HEED_INLINE_LAMBDA {
     constexpr int at = i * vector_bytes;
-    const First x = read<First>(a + at);
-    V second{}, third{};
-    if constexpr (operands > 1) second = read<V>(b + at);
-    if constexpr (operands > 2) third = read<V>(c + at);
-    const auto result = lanes_of(compute<step>(x, second, third));
+    V other[2]{};
+    if constexpr (operands > 1) other[0] = read<V>(b + at);
+    if constexpr (operands > 2) other[1] = read<V>(c + at);
+    const auto result = lanes_of(compute<step>(read<First>(a + at), other[0], other[1]));
     __builtin_memcpy(y + at, &result, sizeof result);
   };
   for (; vectors >= unrolled; vectors -= unrolled) {
     unroll<unrolled>(one);
-    y += unrolled * vector_bytes;
-    a += rounds[0];
-    if constexpr (operands > 1) b += rounds[1];
-    if constexpr (operands > 2) c += rounds[2];
+    y += moving;
+    a += first.round;
+    if constexpr (operands > 1) b += second.round;
+    if constexpr (operands > 2) c += third.round;
   }
   for (; vectors > 0; --vectors) {
     one(std::integral_constant<int, 0>{});
     y += vector_bytes;
-    a += rounds[0] / unrolled;
-    if constexpr (operands > 1) b += rounds[1] / unrolled;
-    if constexpr (operands > 2) c += rounds[2] / unrolled;
+    a += first.round / unrolled;
+    if constexpr (operands > 1) b += second.round / unrolled;
+    if constexpr (operands > 2) c += third.round / unrolled;
   }
 }
 
-struct StepRow {
-  StepFunction function;
-  int operands;
-};
-constexpr StepRow step_rows[] = {
-#define HEED_STEP(name, operands, from, to) {run_step<Step::name, operands, #from[0]>, operands},
+constexpr StepFunction step_functions[] = {
+#define HEED_STEP(name, operands, from, to) run_step<Step::name, operands, #from[0]>,
 #include "kernels/elementwise/steps.inc"
 #undef HEED_STEP
-};
-
-/// An operand as it stands for the block at hand.
-struct Place {
-  const std::byte* data;
-  bool scalar;
 };
 
 class Interpreter {
  public:
   explicit Interpreter(const ElementwiseArgs& args)
-      : args_(args), params_(*args.params), program_(program_of(params_)) {
-    const Shape& shape = *args.outputs[0].shape;
-    slot_bytes_ = slot_bytes(element_count(shape));
-    registers_ = register_count(params_);
-    for (int i = 0; i < registers_; ++i) places_[i] = {args.scratch + i * slot_bytes_, false};
-    std::byte* slot = args.scratch + registers_ * slot_bytes_;
-    for (int i = 0, tensor = 0; i < params_.source_count; ++i) {
+      : args_(args), params_(*args.params), program_(program_of(params_)), free_(args.scratch) {
+    slot_bytes_ = slot_bytes(element_count(*args.outputs[0].shape));
+    const Tensor* tensor = args.inputs;
+    for (int i = 0; i < params_.source_count; ++i) {
       const Source& source = program_.sources[i];
-      Place& place = places_[operand::inputs + i];
-      kinds_[i] = Kind::scalar;
-      if (source.kind == SourceKind::dimension) {
-        place = {reinterpret_cast<const std::byte*>(&source.value), true};
-      } else if (source.kind == SourceKind::iota) {
-        kinds_[i] = Kind::iota;
-      } else {
-        const Tensor& input = args.inputs[tensor++];
-        inputs_[i] = &input;
-        if (size_of(input.shape->type) == lane_bytes && is_dense(*input.shape)) {
-          kinds_[i] = Kind::in_order;
-        } else if (size_of(input.shape->type) == lane_bytes && is_scalar(*input.shape)) {
-          place = {input.data, true};
-        } else {
-          kinds_[i] = Kind::gathered;
-        }
-      }
+      inputs_[i] = source.kind == SourceKind::tensor ? tensor++ : nullptr;
+      kinds_[i] = kind_of(i);
+      if (kinds_[i] == Kind::scalar)
+        fill(operand::inputs + i, inputs_[i] ? inputs_[i]->data : reinterpret_cast<const std::byte*>(&source.value));
       if (kinds_[i] == Kind::iota || kinds_[i] == Kind::gathered) {
-        slots_[i] = slot;
-        slot += slot_bytes_;
+        slots_[i] = free_;
+        free_ += slot_bytes_;
       }
     }
     for (int i = 0; i < params_.immediate_count; ++i)
-      places_[operand::immediates + i] = {reinterpret_cast<const std::byte*>(program_.immediates + i), true};
+      fill(operand::immediates + i, reinterpret_cast<const std::byte*>(program_.immediates + i));
     for (int k = 0; k < params_.output_count; ++k) writers_[k] = direct_writer(k);
   }
 
@@ -129,34 +110,31 @@ class Interpreter {
         if (kinds_[i] == Kind::iota) count_along_axis(i, at, n);
         if (kinds_[i] == Kind::gathered) gather(i, at, n);
       }
-      if (whole > 0) {
-        for (int i = 0; i < params_.source_count; ++i) {
-          if (kinds_[i] == Kind::in_order) places_[operand::inputs + i] = {inputs_[i]->data + at * lane_bytes, false};
-          if (slots_[i] != nullptr) places_[operand::inputs + i] = {slots_[i], false};
-        }
-        run_steps<true>(whole / W, at);
-        for (int k = 0; k < params_.output_count; ++k)
-          if (writers_[k] < 0) store_result(k, at, whole);
-        for (int i = 0; i < registers_; ++i) places_[i].data = args_.scratch + i * slot_bytes_;
-      }
-      if (rest > 0) {
-        alignas(64) std::byte tails[elementwise_sources][vector_bytes];
-        for (int i = 0; i < params_.source_count; ++i) {
-          if (kinds_[i] == Kind::in_order) {
-            store(reinterpret_cast<int32_t*>(tails[i]),
-                  load_first(reinterpret_cast<const int32_t*>(inputs_[i]->data) + at + whole, rest));
-            places_[operand::inputs + i] = {tails[i], false};
-          }
-          if (slots_[i] != nullptr) places_[operand::inputs + i] = {slots_[i] + whole * lane_bytes, false};
-        }
-        run_steps<false>(1, at);
-        for (int k = 0; k < params_.output_count; ++k) store_result(k, at + whole, rest);
-      }
+      if (whole > 0) run_whole(at, whole);
+      if (rest > 0) run_rest(at, whole, rest);
     }
   }
 
  private:
   enum class Kind : uint8_t { scalar, in_order, iota, gathered };
+
+  Kind kind_of(int i) const {
+    const SourceKind kind = program_.sources[i].kind;
+    if (kind == SourceKind::dimension) return Kind::scalar;
+    if (kind == SourceKind::iota) return Kind::iota;
+    const Shape& shape = *inputs_[i]->shape;
+    if (size_of(shape.type) != lane_bytes) return Kind::gathered;
+    return is_dense(shape) ? Kind::in_order : is_scalar(shape) ? Kind::scalar : Kind::gathered;
+  }
+
+  /// The operand is one value.
+  void fill(int operand, const std::byte* value) {
+    std::byte* to = scalars_[operand - operand::inputs];
+    const I vector = splat(read<int32_t>(value));
+    unroll<unrolled>([&](auto j)
+                         HEED_INLINE_LAMBDA { __builtin_memcpy(to + j * vector_bytes, &vector, sizeof vector); });
+    places_[operand] = {to, 0};
+  }
 
   /// The instruction that may write output k straight to memory: the last one into its register, if nothing after it
   /// reads an input that the output replaces. Else -1.
@@ -179,49 +157,58 @@ class Interpreter {
     return writer;
   }
 
-  template <bool direct>
-  HEED_INLINE void run_steps(int vectors, int64_t at) {
-    alignas(64) std::byte splats[3][unrolled * vector_bytes];
-    for (int s = 0; s < params_.instruction_count; ++s) {
-      const Instruction& instruction = program_.instructions[s];
-      const StepRow& row = step_rows[static_cast<int>(instruction.step)];
-      const std::byte* operands[3] = {};
-      ptrdiff_t rounds[3] = {};
-      for (int i = 0; i < row.operands; ++i) {
-        const Place& place = places_[instruction.operands[i]];
-        if (place.scalar) {
-          const I value = splat(read<int32_t>(place.data));
-          unroll<unrolled>(
-              [&](auto j) HEED_INLINE_LAMBDA { __builtin_memcpy(splats[i] + j * vector_bytes, &value, sizeof value); });
-          operands[i] = splats[i];
-        } else {
-          operands[i] = place.data;
-          rounds[i] = unrolled * vector_bytes;
-        }
+  /// Elements [at, at + n), n a multiple of W.
+  void run_whole(int64_t at, int n) {
+    for (int i = 0; i < params_.source_count; ++i) {
+      if (kinds_[i] == Kind::scalar) continue;
+      const bool in_order = kinds_[i] == Kind::in_order;
+      places_[operand::inputs + i] = {in_order ? inputs_[i]->data + at * lane_bytes : slots_[i], moving};
+    }
+    run_steps<true>(at, n / W);
+    for (int k = 0; k < params_.output_count; ++k)
+      if (writers_[k] < 0) store_result(k, at, n);
+  }
+
+  /// The last `rest` elements, fewer than W, of the block that starts at `at`.
+  void run_rest(int64_t at, int whole, int rest) {
+    alignas(64) std::byte buffers[elementwise_sources][vector_bytes];
+    for (int i = 0; i < params_.source_count; ++i) {
+      if (kinds_[i] == Kind::scalar) continue;
+      places_[operand::inputs + i] = {buffers[i], moving};
+      if (kinds_[i] == Kind::in_order) {
+        const auto* x = reinterpret_cast<const int32_t*>(inputs_[i]->data) + at + whole;
+        store(reinterpret_cast<int32_t*>(buffers[i]), load_first(x, rest));
+      } else {
+        places_[operand::inputs + i].data = slots_[i] + whole * lane_bytes;
       }
-      std::byte* y = args_.scratch + instruction.result * slot_bytes_;
+    }
+    run_steps<false>(at, 1);
+    for (int k = 0; k < params_.output_count; ++k) store_result(k, at + whole, rest);
+  }
+
+  template <bool direct>
+  HEED_INLINE void run_steps(int64_t at, int vectors) {
+    const Instruction* const program = program_.instructions;
+    for (int s = 0; s < params_.instruction_count; ++s) {
+      const auto& [step, result, from, reserved] = program[s];
+      std::byte* y = free_ + result * slot_bytes_;
       if constexpr (direct) {
         for (int k = 0; k < params_.output_count; ++k)
           if (s == writers_[k]) y = args_.outputs[k].data + at * lane_bytes;
-        places_[instruction.result].data = y;
       }
-      row.function(y, operands[0], operands[1], operands[2], rounds, vectors);
+      step_functions[static_cast<int>(step)](y, places_[from[0]], places_[from[1]], places_[from[2]], vectors);
+      places_[result] = {y, moving};
     }
   }
 
   /// Elements [at, at + n) of output k from where they were computed.
   void store_result(int k, int64_t at, int n) {
     const Tensor& output = args_.outputs[k];
-    const Place& place = places_[params_.results[k]];
-    alignas(64) std::byte spread[vector_bytes];
-    if (place.scalar) {
-      const I value = splat(read<int32_t>(place.data));
-      __builtin_memcpy(spread, &value, sizeof value);
-    }
+    const auto [from, round] = places_[params_.results[k]];
     const uint32_t size = size_of(output.shape->type);
     std::byte* y = output.data + at * size;
     for (int i = 0; i < n; i += W, y += W * size) {
-      I lanes = read<I>(place.scalar ? spread : place.data + i * lane_bytes);
+      I lanes = read<I>(from + i / W * (round / unrolled));
       if (output.shape->type == Type::boolean) lanes = lanes & splat(1);
       const int left = n - i;
       if (size == lane_bytes) {
@@ -296,13 +283,16 @@ class Interpreter {
   const ElementwiseArgs& args_;
   const ElementwiseParams& params_;
   const Program program_;
+  std::byte* free_;  // scratch: the slots of sources, then those of registers
   int64_t slot_bytes_;
-  int registers_;
-  Place places_[operand::immediates + elementwise_immediates];
-  const Tensor* inputs_[elementwise_sources] = {};  // null where a source is no tensor
-  std::byte* slots_[elementwise_sources] = {};      // null where nothing is gathered
-  Kind kinds_[elementwise_sources];
   int writers_[max_outputs];
+  // By source:
+  Kind kinds_[elementwise_sources];
+  const Tensor* inputs_[elementwise_sources];  // null where it is no tensor
+  std::byte* slots_[elementwise_sources];      // of iota and gathered inputs
+  // By operand; of 256, so that `none` has a place too:
+  Place places_[operand::none + 1];
+  alignas(64) std::byte scalars_[elementwise_sources + elementwise_immediates][moving];
 };
 
 }  // namespace

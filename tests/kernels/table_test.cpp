@@ -1,0 +1,126 @@
+/// The table of operators against what stands beside it: an operator whose folder, schema or test is not there fails
+/// here.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "kernels/activation.h"
+#include "tests/kernels/support.h"
+
+using namespace heed;
+using namespace heed::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr struct {
+  const char *name, *Name;
+} rows[] = {
+#define HEED_OPERATOR(name, Name) {#name, #Name},
+#include "kernels/operators.inc"
+#undef HEED_OPERATOR
+};
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+}  // namespace
+
+TEST_CASE("operators: each row has its folder, its table in the schema and its test") {
+  const fs::path root = HEED_SOURCE_DIR;
+  if (!fs::exists(root / "kernels")) return std::puts("skipped: the sources are not on this machine"), void();
+  const std::string schema = text_of(root / "format/heed.fbs");
+  std::string names;
+  for (const auto& row : rows) {
+    const std::string name = row.name, stem = (root / "kernels" / name / name).string();
+    for (const char* ending : {".h", ".cpp", ".simd.cpp"})
+      CHECK_MESSAGE(fs::exists(stem + ending), stem << ending << " is missing");
+    const fs::path test = root / "tests/kernels" / (name + "_test.cpp");
+    CHECK_MESSAGE(fs::exists(test), test << " is missing");
+    CHECK_MESSAGE(schema.find("\ntable " + std::string(row.Name) + " {") != std::string::npos,
+                  "format/heed.fbs has no table " << row.Name);
+    names += (names.empty() ? "" : ", ") + std::string(row.Name);
+  }
+  CHECK_MESSAGE(schema.find("union Params { " + names + " }") != std::string::npos,
+                "the schema's union Params is not in the order of operators.inc: " << names);
+}
+
+TEST_CASE("operators: numbers, names and rows agree") {
+  CHECK(std::size(rows) == static_cast<size_t>(OperatorKind::count));
+  for (size_t i = 0; i < std::size(rows); ++i) {
+    const Operator& row = operator_of(static_cast<OperatorKind>(i));
+    CHECK(std::string(row.name) == rows[i].name);
+    CHECK(bool(row.check));
+    CHECK(bool(row.scratch));
+    CHECK(bool(row.in_place));
+    CHECK(bool(row.run));
+    for (const Isa isa : isas()) CHECK(row.variant(isa) == isa);
+    CHECK(row.variant(Isa::portable) == Isa::portable);
+  }
+}
+
+TEST_CASE("operators: files of one instruction set share no symbol with others") {
+  const fs::path objects = fs::path(HEED_BINARY_DIR) / "kernels/CMakeFiles";
+  if (!fs::exists(objects) || std::system("command -v nm > /dev/null 2>&1") != 0)
+    return std::puts("skipped: no objects or no nm here"), void();
+  int seen = 0;
+  for (const Isa isa : isas()) {
+    if (isa == Isa::portable) continue;
+    const fs::path folder = objects / ("heed_kernels_" + std::string(name(isa)) + ".dir");
+    if (!fs::exists(folder)) continue;
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+      if (entry.path().extension() != ".o") continue;
+      ++seen;
+      // W and V, w and v: weak; u: unique. The linker may keep any one of several such definitions.
+      const std::string command = "nm -C '" + entry.path().string() + "' | grep -E '^[0-9a-f]+ [WVwvu] '";
+      CHECK_MESSAGE(std::system(command.c_str()) != 0, entry.path().filename() << " defines the weak symbols above");
+    }
+  }
+  std::printf("looked at the symbols of %d object files\n", seen);
+}
+
+TEST_CASE("operators: instruction sets below one another") {
+  CHECK(below(Isa::avx512vnni) == Isa::avx512);
+  CHECK(below(Isa::avx512) == Isa::avx2);
+  CHECK(below(Isa::avxvnni) == Isa::avx2);
+  CHECK(below(Isa::avx2) == Isa::portable);
+  CHECK(below(Isa::i8mm) == Isa::dotprod);
+  CHECK(below(Isa::dotprod) == Isa::neon);
+  CHECK(below(Isa::neon) == Isa::portable);
+  CHECK(below(Isa::portable) == Isa::portable);
+  CHECK(available(Isa::portable));
+  CHECK(available(best_isa()));
+  CHECK(best_isa() == isas().back());
+  for (int i = 0; i < isa_count; ++i) CHECK(std::string(name(static_cast<Isa>(i))) != "?");
+  // A level without kernels of its own takes the one below.
+  for (const auto& [isa, taken] :
+       {std::pair{Isa::avx512vnni, Isa::avx512}, {Isa::avxvnni, Isa::avx2}, {Isa::i8mm, Isa::neon}})
+    if (available(taken)) CHECK(softmax_operator.variant(isa) == taken);
+  CHECK(!available(Isa::i8mm));
+}
+
+TEST_CASE("tensors: names, sizes, density") {
+  CHECK(std::string(name(Type::boolean)) == "bool");
+  CHECK(is_dense(shape_of(Type::f32, {2, 3})));
+  CHECK(is_dense(shape_of(Type::f32, {})));
+  CHECK(is_dense(shape_of(Type::f32, {1, 3}, {77, 1})));
+  CHECK(is_dense(shape_of(Type::f32, {0, 3}, {7, 7})));
+  CHECK(!is_dense(shape_of(Type::f32, {2, 3}, {4, 1})));
+  CHECK(!is_dense(shape_of(Type::f32, {2, 3}, {1, 2})));
+}
+
+TEST_CASE("float mode: subnormals are zero inside, and the caller's mode comes back") {
+  volatile float tiny = 1e-40f, small = 1.2e-38f, half = 0.5f;
+  CHECK(tiny * 2.0f != 0.0f);
+  {
+    const FlushToZero mode;
+    CHECK(std::bit_cast<uint32_t>(tiny * 2.0f) == 0);
+    CHECK(std::bit_cast<uint32_t>(small * half) == 0);
+  }
+  CHECK(tiny * 2.0f != 0.0f);
+}
