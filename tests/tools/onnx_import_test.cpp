@@ -169,6 +169,22 @@ TEST_CASE("hostile sizes cost neither memory nor time") {
   ends(model("DepthToSpace", {"x"}, {{"blocksize", INT64_MAX}}));
   ends(model("Gather", {"x", "end"}));
   ends(model("Trilu", {"x", "end"}));
+
+  // A long range, doubled again and again: what is folded is bounded for the whole model.
+  OnnxBuilder chain;
+  chain.input("x", DataType::f32, {2}).output("y").initializer<int64_t>("zero", {}, {0});
+  chain.initializer<int64_t>("end", {}, {1 << 25}).initializer<int64_t>("one", {}, {1});
+  chain.node("Range", {"zero", "end", "one"}, {"r0"});
+  for (int i = 0; i < 100; ++i) {
+    chain.node("Add", {"r" + std::to_string(i), "one"}, {"r" + std::to_string(i + 1)});
+  }
+  chain.node("Size", {"r100"}, {"y"});
+  const Graph graph = import_bytes(chain.bytes());
+  int64_t elements = 0;
+  for (ValueId id = 0; id < static_cast<ValueId>(graph.value_count()); ++id) {
+    if (graph.value(id).constant) elements += graph.value(id).constant->count();
+  }
+  CHECK(elements <= int64_t{1} << 27);
 }
 
 // --- Functions

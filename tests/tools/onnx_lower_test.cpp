@@ -255,6 +255,8 @@ TEST_CASE("views") {
   check({"Expand", {x, integers({2, 1, 1})}, {}, {1}}, {2, 2, 3}, {1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6});
   check({"Tile", {floats({1, 2}, {1, 2}), integers({2, 2})}, {}, {1}}, {2, 4}, {1, 2, 1, 2, 1, 2, 1, 2});
   CHECK(refusal({"Reshape", {x, integers({4, -1})}, {}, {1}}) != "");
+  CHECK(refusal({"Reshape", {x, integers({-2, -3})}, {}, {1}}) == "node 'Reshape_0' (Reshape): a size of -2");
+  CHECK(refusal({"Expand", {x, integers({-1, 2, 3})}, {}, {1}}) == "node 'Expand_0' (Expand): a size of -1");
   CHECK(refusal({"Squeeze", {x, integers({1})}, {}, {1}}).find("the sizes 2 and 1 differ") != std::string::npos);
   CHECK(refusal({"Transpose", {x}, {{"perm", Ints{0, 0, 1}}}}) ==
         "node 'Transpose_0' (Transpose): attribute 'perm' names axis 0 twice");
@@ -291,6 +293,9 @@ TEST_CASE("split, concat, pad") {
   check({"Pad", {m, integers({0, 1, 1, -1}), floats({9}, {})}, {}, {1, 2}}, {3, 2}, {9, 1, 9, 3, 9, 9});
   check({"Pad", {m, integers({1, 0}), absent, integers({-1})}, {}, {1, 3}}, {2, 3}, {0, 1, 2, 0, 3, 4});
   check({"Pad", {booleans({1}), integers({1, 0})}, {}, {1}}, {2}, {0, 1});
+  CHECK(refusal({"Pad", {x, integers({-3, -3})}, {}, {1}}) == "node 'Pad_0' (Pad): a size of -1");
+  CHECK(refusal({"Pad", {x, integers({1, 1})}, {{"mode", "reflect"}}, {1}}) ==
+        "node 'Pad_0' (Pad): attribute 'mode' = 'reflect' is not supported, only 'constant'");
 }
 
 TEST_CASE("spaces and depths") {

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
-#include <cstdio>
+#include <cfloat>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -120,10 +121,10 @@ TEST_CASE("elements of every type and field become the converter's") {
   CHECK(floats(literal_of(DataType::f16, {2}, raw(std::string("\x00\x7c\x00\xfc", 4)))) ==
         std::vector<float>{INFINITY, -INFINITY});
   CHECK(floats(literal_of(DataType::bf16, {1}, packed(5, {0x3f80}))) == std::vector<float>{1});
-  const std::vector<double> doubles = {0.5, -3};
+  const std::vector<double> doubles = {0.5, -1.7e308};
   CHECK(floats(literal_of(DataType::f64, {2}, [&](protozero::pbf_writer& w) {
           w.add_packed_double(10, doubles.begin(), doubles.end());
-        })) == std::vector<float>{0.5, -3});
+        })) == std::vector<float>{0.5, -FLT_MAX});
   CHECK(floats(literal_of(DataType::f32, {}, [](protozero::pbf_writer& w) { w.add_float(4, 2.5f); })) ==
         std::vector<float>{2.5f});
   const Literal logic = literal_of(DataType::boolean, {2}, packed(5, {1, 0}));

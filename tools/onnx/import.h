@@ -11,8 +11,8 @@
 
 namespace heed::tools {
 
-/// The newest operator set that is known. Models of every set from 11 on are read, and older ones where their operators had
-/// today's form already.
+/// The newest operator set that is known. Models of every set from 11 on are read, and older ones where their operators
+/// had today's form already.
 inline constexpr int64_t newest_opset = 28;
 
 /// Throws Error with every problem at once: model (each unsupported operator once with its nodes, attributes that are

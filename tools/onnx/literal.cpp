@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -138,7 +139,8 @@ Literal literal(const Tensor& tensor) {
     case DataType::bf16:
       return halves(tensor, from_bf16);
     case DataType::f64: {
-      const auto rounded = [](double x) { return x; };
+      // What is finite stays finite: masks write the lowest double.
+      const auto rounded = [](double x) { return std::isinf(x) ? x : std::clamp<double>(x, -FLT_MAX, FLT_MAX); };
       if (tensor.raw) return Literal::of(tensor.dims, from_raw<double, float>(tensor, rounded));
       return Literal::of(tensor.dims, from_field<float>(tensor, tensor.doubles, rounded));
     }

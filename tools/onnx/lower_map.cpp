@@ -139,7 +139,10 @@ void dropout(Lowering& l) {
   if (l.has(2)) {
     const Literal training = l.constant(2);
     if (training.type != Type::boolean || training.count() != 1) refuse("operand 2 (training_mode) is no bool");
-    const bool drops = ratio.id == no_value || l.constant(1).count() != 1 || l.constant(1).floats()[0] != 0;
+    bool drops = true;
+    if (ratio.id != no_value && l.type(ratio.id) == Type::f32 && l.constant(1).count() == 1) {
+      drops = l.constant(1).floats()[0] != 0;
+    }
     if (training.booleans()[0] != 0 && drops) refuse("training_mode is true; only inference is supported");
   }
   const Operand x = l.operand(0);

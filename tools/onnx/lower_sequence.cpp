@@ -41,7 +41,7 @@ void expect_whole_sequences(Lowering& l, const Expression& steps) {
   if (!l.has(4)) return;
   const auto known = l.graph.value(l.value(4)).constant;
   const auto length = steps.constant();
-  bool whole = known && length;
+  bool whole = known && known->type == Type::i32 && length;
   for (size_t i = 0; whole && i < known->integers().size(); ++i) whole = known->integers()[i] == *length;
   if (!whole)
     refuse("operand 4, '{}' (sequence_lens), is supported only where it is the whole length", l.node.inputs[4]);
@@ -147,6 +147,7 @@ void attention(Lowering& l) {
   std::vector<ValueId> operands = {q, k, v, no_value, no_value};
   if (l.has(3)) operands[3] = full_mask(l, l.value(3), keys);
   if (l.has(6)) {
+    if (l.rank(l.value(6)) != 1) refuse("operand 6 (nonpad_kv_seqlen) is of rank {}, not 1", l.rank(l.value(6)));
     const ValueId lengths = l.unsqueeze(l.value(6), 1);
     operands[4] = l.map(Step::i_less, {l.iota({1, keys}, 1), lengths});
   }

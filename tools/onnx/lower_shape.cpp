@@ -53,7 +53,7 @@ void size(Lowering& l) {
 
 void constant(Lowering& l) {
   if (const onnx::Tensor* t = l.tensor("value")) {
-    l.result(0, l.graph.constant(l.name, onnx::literal(*t)), t->type);
+    l.result(0, l.graph.constant(l.name, l.literal(*t)), t->type);
   } else if (l.has_attribute("value_float")) {
     l.result(0, l.real_constant(l.real("value_float")), DataType::f32);
   } else if (l.has_attribute("value_int")) {
@@ -69,11 +69,11 @@ void constant(Lowering& l) {
 
 void constant_of_shape(Lowering& l) {
   const onnx::Tensor* t = l.tensor("value");
-  Literal value = t == nullptr ? Literal::of({}, std::vector<float>{0}) : onnx::literal(*t);
+  Literal value = t == nullptr ? Literal::of({}, std::vector<float>{0}) : l.literal(*t);
   if (value.count() != 1) refuse("attribute 'value' has {} elements, not one", value.count());
   value.dims.clear();
   const ValueId scalar = l.graph.constant(l.name, std::move(value));
-  l.result(0, l.expand(scalar, l.sizes(0)), t == nullptr ? DataType::f32 : t->type);
+  l.result(0, l.expand(scalar, l.shape(0)), t == nullptr ? DataType::f32 : t->type);
 }
 
 // --- Views -----------------------------------------------------------------------------------------------
@@ -95,14 +95,14 @@ void reshape(Lowering& l) {
       if (i >= dims.size()) refuse("the new shape copies axis {} of a tensor of rank {}", i, dims.size());
       target[i] = dims[i];
     }
-    if (l.range(target[i]).lower < 0) refuse("the new shape has a size of {}", target[i].text());
+    l.expect_size(target[i]);
     known = known * target[i];
   }
   if (open) {
     if (known.is_constant(0)) refuse("the new shape has a 0 and a -1");
     const Expression total = count(dims);
     target[*open] = l.simplify(Expression::divide(total, known));
-    l.graph.unify(target[*open] * known, total, l.name);
+    l.unify(target[*open] * known, total);
   }
   l.result(0, l.reshape(x.id, target), x.type);
 }
@@ -114,7 +114,7 @@ void squeeze(Lowering& l) {
   Dims left;
   for (size_t i = 0; i < dims.size(); ++i) {
     const bool named = axes && std::find(axes->begin(), axes->end(), int(i)) != axes->end();
-    if (named) l.graph.unify(dims[i], 1, l.name);
+    if (named) l.unify(dims[i], 1);
     if (named || (!axes && dims[i].is_constant(1))) continue;
     left.push_back(dims[i]);
   }
@@ -220,18 +220,17 @@ void split(Lowering& l) {
     const auto known = size.constant();
     const auto n = static_cast<int64_t>(parts);
     const Expression each = known ? Expression((*known + n - 1) / n) : l.simplify(Expression::divide(size, n));
-    if (!known) l.graph.unify(each * n, size, l.name);
+    if (!known) l.unify(each * n, size);
     lengths.assign(parts, each);
     if (known) lengths.back() = *known - (n - 1) * *each.constant();  // the last part may be shorter
   }
   if (lengths.size() != parts) refuse("{} lengths for {} outputs", lengths.size(), parts);
   Expression start = 0;
   for (size_t i = 0; i < parts; ++i) {
-    if (l.range(lengths[i]).lower < 0) refuse("part {} has the length {}", i, lengths[i].text());
     if (l.wants(i)) l.result(i, l.slice(x.id, axis, start, lengths[i]), x.type);
     start = start + lengths[i];
   }
-  l.graph.unify(start, size, l.name);
+  l.unify(start, size);
 }
 
 void concat(Lowering& l) {
@@ -245,14 +244,14 @@ void concat(Lowering& l) {
 void expand(Lowering& l) {
   const Operand x = l.operand(0);
   Dims dims = l.dims(x.id);
-  Dims target = l.sizes(1);
+  Dims target = l.shape(1);
   const size_t rank = std::max(dims.size(), target.size());
   dims.insert(dims.begin(), rank - dims.size(), 1);
   target.insert(target.begin(), rank - target.size(), 1);
   for (size_t i = 0; i < rank; ++i) {
     if (target[i].is_constant(1)) target[i] = dims[i];
     if (!dims[i].is_constant(1)) {
-      l.graph.unify(dims[i], target[i], l.name);
+      l.unify(dims[i], target[i]);
       target[i] = dims[i];
     }
   }
@@ -262,7 +261,7 @@ void expand(Lowering& l) {
 void tile(Lowering& l) {
   const Operand x = l.operand(0);
   const Dims dims = l.dims(x.id);
-  const std::vector<Expression> repeats = l.sizes(1);
+  const Dims repeats = l.shape(1);
   if (repeats.size() != dims.size()) refuse("{} repeats for a tensor of rank {}", repeats.size(), dims.size());
   Dims split, wide, joined;  // each repeated axis gets one before it
   for (size_t i = 0; i < dims.size(); ++i) {
@@ -328,7 +327,7 @@ void depth_to_space(Lowering& l) {
   const Dims d = l.dims(x.id);
   if (d.size() != 4 || block < 1 || block > beyond) refuse("rank {}, blocksize {}", d.size(), block);
   const Expression depth = l.simplify(Expression::divide(d[1], block * block));
-  l.graph.unify(depth * (block * block), d[1], l.name);
+  l.unify(depth * (block * block), d[1]);
   const bool depth_first = mode == "CRD";
   const ValueId blocks = l.reshape(
       x.id, depth_first ? Dims{d[0], depth, block, block, d[2], d[3]} : Dims{d[0], block, block, depth, d[2], d[3]});
@@ -344,8 +343,8 @@ void space_to_depth(Lowering& l) {
   if (d.size() != 4 || block < 1 || block > beyond) refuse("rank {}, blocksize {}", d.size(), block);
   const Expression height = l.simplify(Expression::divide(d[2], block)),
                    width = l.simplify(Expression::divide(d[3], block));
-  l.graph.unify(height * block, d[2], l.name);
-  l.graph.unify(width * block, d[3], l.name);
+  l.unify(height * block, d[2]);
+  l.unify(width * block, d[3]);
   const ValueId blocks = l.reshape(x.id, {d[0], d[1], height, block, width, block});
   const ValueId moved = l.transpose(blocks, {0, 3, 5, 1, 2, 4});
   l.result(0, l.reshape(moved, {d[0], d[1] * (block * block), height, width}), x.type);
@@ -384,6 +383,7 @@ void one_hot(Lowering& l) {
   } else {
     depth = l.size(1);
   }
+  l.expect_size(depth);
   const int rank = l.rank(index.id) + 1;
   const int axis = Lowering::axis(l.integer("axis", -1), rank);
   const ValueId whole = l.unsqueeze(l.cast(index.id, index.type, DataType::i64), axis);

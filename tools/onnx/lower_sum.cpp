@@ -452,7 +452,7 @@ void group_normalization(Lowering& l) {
   const float epsilon = l.real("epsilon", 1e-5f);
   l.ignore("stash_type");
   const Expression channels = l.simplify(Expression::divide(dims[1], groups));
-  l.graph.unify(channels * groups, dims[1], l.name);
+  l.unify(channels * groups, dims[1]);
   Dims grouped = {dims[0], groups, channels};
   grouped.insert(grouped.end(), dims.begin() + 2, dims.end());
   const ValueId y = normalize(l, Normalization::layer, l.reshape(x.id, grouped), 2, no_value, no_value, epsilon);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tools/error.h"
+
 namespace heed::tools {
 
 using onnx::Attribute;
@@ -42,6 +44,12 @@ std::vector<Expression> Lowering::sizes(size_t i) {
   refuse("operand {}, '{}', depends on data; it has to be known at conversion", i, node.inputs[i]);
 }
 
+Dims Lowering::shape(size_t i) {
+  const std::vector<Expression> elements = sizes(i);
+  for (const Expression& e : elements) expect_size(e);
+  return elements;
+}
+
 std::vector<int64_t> Lowering::numbers(size_t i) {
   std::vector<int64_t> result;
   for (const Expression& e : sizes(i)) {
@@ -68,6 +76,14 @@ Literal Lowering::constant(size_t i) {
   const Value& v = graph.value(value(i));
   if (!v.constant) refuse("operand {}, '{}', depends on data; it has to be a constant", i, node.inputs[i]);
   return *v.constant;
+}
+
+Literal Lowering::literal(const onnx::Tensor& tensor) {
+  try {
+    return onnx::literal(tensor);
+  } catch (const Error& e) {
+    refuse("{}", e.what());
+  }
 }
 
 // --- Attributes ------------------------------------------------------------------------------------------
@@ -217,7 +233,18 @@ ValueId Lowering::swap_last(ValueId x) {
   return transpose(x, permutation);
 }
 
+void Lowering::unify(const Expression& a, const Expression& b) {
+  graph.unify(a, b, fmt::format("node '{}' ({})", name, node.op));
+}
+
+void Lowering::expect_size(const Expression& e) {
+  const auto [lower, upper] = range(e);
+  if (upper < 0) refuse("a size of {}", e.text());
+  if (lower < 0) graph.constraints.push_back({Constraint::Relation::less_equal, 0, graph.current(e)});
+}
+
 ValueId Lowering::slice(ValueId x, int axis, Expression start, Expression length) {
+  expect_size(length);
   Dims dims = this->dims(x);
   std::vector<Expression> starts(dims.size());
   starts[static_cast<size_t>(axis)] = std::move(start);

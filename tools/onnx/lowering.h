@@ -58,11 +58,14 @@ class Lowering {
 
   /// Elements of an integer operand, known at conversion. Refuses where they depend on data.
   std::vector<Expression> sizes(size_t i);
+  /// The same as a shape: refuses what is negative.
+  Dims shape(size_t i);
   /// The same, as numbers. Refuses where they depend on dimensions too.
   std::vector<int64_t> numbers(size_t i);
   Expression size(size_t i);  // of one element
   int64_t number(size_t i);   // of one element
   Literal constant(size_t i);
+  Literal literal(const onnx::Tensor& tensor);  // of an attribute
 
   // --- Attributes; each read is noted.
   bool has_attribute(std::string_view name) const;
@@ -120,6 +123,10 @@ class Lowering {
   ValueId wrap(ValueId x, onnx::DataType type);
 
   Term term(ValueId x);
+  /// Two sizes that have to agree.
+  void unify(const Expression& a, const Expression& b);
+  /// A size that has to be 0 or more: refused, or a constraint on the dimensions.
+  void expect_size(const Expression& e);
   // Sizes may have been made one since `e` was read.
   Expression simplify(const Expression& e) const { return graph.current(e).simplify(graph.dimensions); }
   Expression::Range range(const Expression& e) const { return graph.current(e).range(graph.dimensions); }
