@@ -50,7 +50,7 @@ class Session {
   static Result<Session> create(const Model& model, std::span<std::byte> arena, const Options& options = {});
 
   /// The elements of an input or output, dense in the current dimensions, row-major; empty where the name or the type
-  /// is not the model's. T is float, int32_t, int8_t, uint8_t (u8 and boolean) or bool (boolean). An input's elements
+  /// is not the model's. T is float, int32_t, int8_t or uint8_t (booleans too: 0 or 1). An input's elements
   /// are undefined after `run`; an output's stand until the next run, resize or reset.
   template <class T>
   std::span<T> input(std::string_view name) {
@@ -112,19 +112,18 @@ class Session {
   template <class T>
   static constexpr bool holds(Type type) {
     using E = std::remove_const_t<T>;
-    static_assert(std::same_as<E, float> || std::same_as<E, int32_t> || std::same_as<E, int8_t> ||
-                      std::same_as<E, uint8_t> || std::same_as<E, bool>,
-                  "no tensor has elements of this type");
+    static_assert(
+        std::same_as<E, float> || std::same_as<E, int32_t> || std::same_as<E, int8_t> || std::same_as<E, uint8_t>,
+        "no tensor has elements of this type");
     switch (type) {
       case Type::f32:
         return std::same_as<E, float>;
       case Type::i32:
         return std::same_as<E, int32_t>;
-      case Type::boolean:
-        return std::same_as<E, bool> || std::same_as<E, uint8_t>;
       case Type::i8:
         return std::same_as<E, int8_t>;
       case Type::u8:
+      case Type::boolean:
         return std::same_as<E, uint8_t>;
     }
     return false;

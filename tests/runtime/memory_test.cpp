@@ -1,0 +1,54 @@
+// The bytes a model needs are the same on every target: the numbers stand here, and the test runs under qemu too.
+#include <doctest/doctest.h>
+
+#include "runtime/tables.h"
+#include "tests/runtime/models.h"
+
+using namespace heed;
+using namespace heed::test;
+
+static_assert(sizeof(Tables) == 64);
+static_assert(sizeof(OperatorRecord) == 64 && alignof(OperatorRecord) == 4);
+static_assert(sizeof(TensorRecord) == 80 && sizeof(CheckRecord) == 12);
+static_assert(sizeof(ElementwiseParams) == 8 && sizeof(Source) == 8 && sizeof(Instruction) == 8);
+static_assert(sizeof(CopyParams) == 4 && sizeof(GatherParams) == 4 && sizeof(MatmulParams) == 4);
+static_assert(sizeof(AttentionParams) == 20 && sizeof(NormalizeParams) == 8 && sizeof(SoftmaxParams) == 4);
+static_assert(sizeof(ReduceParams) == 4 && sizeof(RecurrentParams) == 12);
+
+TEST_CASE("memory has one size on every target") {
+  struct Row {
+    const char* name;
+    uint64_t constants, workspace, tables, per_thread;
+  };
+  const Row rows[] = {
+      {"elementwise", 2400, 28288, 704, 10240},
+      {"copy", 0, 2048, 704, 0},
+      {"gather", 2000, 1088, 512, 0},
+      {"matmul", 4768, 11328, 896, 2560},
+      {"attention", 0, 11968, 768, 1216},
+      {"normalize", 340, 1792, 512, 0},
+      {"softmax", 0, 1792, 384, 0},
+      {"reduce", 0, 2816, 640, 0},
+      {"recurrent", 12288, 14080, 768, 10752},
+      {"block", 7296, 19136, 1792, 1600},
+  };
+  const std::vector<Example> all = examples();
+  REQUIRE(all.size() == std::size(rows));
+  for (size_t i = 0; i < all.size(); ++i) {
+    const auto& [title, builder] = all[i];
+    const Row& row = rows[i];
+    CAPTURE(title);
+    CHECK(title == row.name);
+    const Bytes file = builder.bytes();
+    const auto model = Model::load(file);
+    REQUIRE(model);
+    const Memory& memory = model->memory();
+    CHECK(memory.constants == row.constants);
+    CHECK(memory.workspace == row.workspace);
+    CHECK(memory.tables == row.tables);
+    CHECK(memory.per_thread == row.per_thread);
+    CHECK(memory.state == 0);
+    CHECK(memory.total() == row.workspace + row.tables);
+    CHECK(memory.total(3) == row.workspace + row.tables + 2 * row.per_thread);
+  }
+}
