@@ -40,8 +40,8 @@ class Aligned {
   std::byte* data_;
 };
 
-/// The host sums in double and rounds after each operation, the device in float: a chain of some hundred products errs by
-/// some 1e-6 of the largest numbers met, which the largest of the results stands for.
+/// The host sums in double and rounds after each operation, the device in float: a chain of some hundred products errs
+/// by some 1e-6 of the largest numbers met, which the largest of the results stands for.
 struct FloatSums {
   static constexpr double tolerance = 2e-5;
   double largest = 1;
@@ -207,6 +207,13 @@ struct Built {
   }
   ValueId constant(std::vector<int64_t> dims, Type type = Type::f32) {
     return graph.constant("constant", random_literal(type, std::move(dims), random));
+  }
+  /// Weights of a recurrent layer: larger ones make it chaotic, and roundings grow with time.
+  ValueId weights(std::vector<int64_t> dims) {
+    const Literal drawn = random_literal(Type::f32, dims, random);
+    std::vector<float> values(drawn.floats().begin(), drawn.floats().end());
+    for (float& value : values) value *= 0.2f;
+    return graph.constant("weights", Literal::of(std::move(dims), std::move(values)));
   }
   ValueId scalar(float value) { return graph.constant("scalar", Literal::of({}, std::vector{value})); }
   ValueId add(Operation operation, std::vector<ValueId> inputs) {

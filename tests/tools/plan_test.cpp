@@ -244,9 +244,9 @@ TEST_CASE("recurrent layers of every kind") {
                               : cell == Cell::gru ? 3
                                                   : 1;
         const ValueId x = g.input({batch, 7, 6}), h = g.input({directions, batch, hidden});
-        std::vector<ValueId> operands{g.add(Transpose{{1, 0, 2}}, {x}), g.constant({directions, gates * hidden, 6}),
-                                      g.constant({directions, gates * hidden, hidden}),
-                                      g.constant({directions, 2 * gates * hidden}), h};
+        std::vector<ValueId> operands{g.add(Transpose{{1, 0, 2}}, {x}), g.weights({directions, gates * hidden, 6}),
+                                      g.weights({directions, gates * hidden, hidden}),
+                                      g.weights({directions, 2 * gates * hidden}), h};
         if (cell == Cell::lstm) operands.push_back(g.input({directions, batch, hidden}));
         const NodeId node = g.graph.add(Recurrent{cell, direction, linear, hidden}, operands, "recurrent");
         const auto outputs = g.graph.node(node).outputs;
@@ -265,7 +265,7 @@ TEST_CASE("a state of zeros is absent") {
       g.add(Expand{{1, batch, 16}}, {g.graph.constant("zero", Literal::of({1, 1, 1}, std::vector{0.f}))});
   const NodeId node = g.graph.add(
       Recurrent{Cell::lstm, Direction::forward, false, 16},
-      {g.input({4, batch, 3}), g.constant({1, 64, 3}), g.constant({1, 64, 16}), no_value, zeros, zeros}, "lstm");
+      {g.input({4, batch, 3}), g.weights({1, 64, 3}), g.weights({1, 64, 16}), no_value, zeros, zeros}, "lstm");
   g.output(g.graph.node(node).outputs[0]);
   const File file = g.check({{{"batch", 2}}});
   CHECK(file.lowered.operators[0].inputs.size() == 4);
@@ -291,4 +291,34 @@ TEST_CASE("capacities hold over the whole range, not only at its ends") {
   g.output(g.map(Step::f_neg, {x}));
   const File file = g.check({{{"n", 0}}, {{"n", 5}}, {{"n", 10}}});
   CHECK(file.plan.buffers[0].capacity == 128);  // 5 * 5 floats
+}
+
+TEST_CASE("what is sliced away is not computed") {
+  Built g;
+  const Expression batch = g.dimension("batch", 1, 4);
+  const ValueId x = g.input({batch, 5, 16});
+  const ValueId mixed = g.add(Matmul{}, {x, g.constant({16, 16}), g.constant({16}), x});
+  const ValueId normal = g.add(Normalize{Normalization::layer, 1e-5f}, {mixed, g.constant({16}), g.constant({16})});
+  const ValueId wide =
+      g.map(Step::f_mul, {g.add(Matmul{Activation::gelu}, {normal, g.constant({16, 40})}), g.constant({5, 1})});
+  const ValueId y = g.add(Matmul{}, {wide, g.constant({40, 16}), no_value, mixed});
+  g.output(g.add(Reshape{{batch, 16}}, {g.add(Slice{{0, 4, 0}, {1, 1, 1}, {batch, 1, 16}}, {y})}));
+  g.output(g.add(Slice{{0, 0, 3}, {1, 2, 1}, {batch, 3, 7}}, {g.add(Matmul{}, {x, g.constant({16, 20})})}));
+  g.output(g.add(Slice{{1, 0}, {1, 1}, {batch - 1, 1}},
+                 {g.add(Reduce{Reduction::max, {1}, true}, {g.add(Reshape{{batch, 80}}, {x})})}));
+  const File file = g.check({{{"batch", 1}}, {{"batch", 4}}});
+  Expression macs;
+  for (const LoweredOperator& op : file.lowered.operators) macs = macs + op.macs;
+  CHECK(macs == batch * (16 * 16 + 2 * 16 * 40 + 3 * 16 * 7));
+}
+
+TEST_CASE("a slice goes up only where nobody else wants the rest") {
+  Built g;
+  const ValueId x = g.input({5, 16});
+  const ValueId y = g.add(Matmul{}, {x, g.constant({16, 8})});
+  g.output(g.add(Slice{{4, 0}, {1, 1}, {1, 8}}, {y}));
+  g.output(g.add(Softmax{1}, {y}));
+  g.output(g.add(Slice{{0, 2}, {1, 1}, {5, 4}}, {g.add(Softmax{1}, {g.map(Step::f_neg, {x})})}));
+  const File file = g.check();
+  CHECK(file.lowered.operators.size() == 6);  // two copies, for the two slices that are outputs
 }

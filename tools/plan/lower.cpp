@@ -610,12 +610,18 @@ class Lowering {
     params.params.window = op.window;
     params.params.window_left = static_cast<int32_t>(std::min<int64_t>(op.window_left, INT32_MAX / 2));
     params.params.window_right = static_cast<int32_t>(std::min<int64_t>(op.window_right, INT32_MAX / 2));
-    params.params.block_rows =
-        static_cast<uint16_t>(std::clamp<int64_t>(q[2].range(graph_.dimensions).upper, 1, block_rows));
+    params.params.block_rows = block_rows(q[2], k[2]);
     params.offset = op.offset;
     mark(places.node);
     add(OperatorKind::attention, places.node.name, places.node.absorbed, std::move(params), places.inputs,
         places.outputs, q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]));
+  }
+
+  /// Query rows that share one pass over the keys: 24 are as fast as more and fill every instruction set's tiles, 12
+  /// nearly; 12 where the scores of 24 rows would take more than 64 KiB.
+  uint16_t block_rows(const Expression& queries, const Expression& keys) const {
+    const int64_t rows = keys.range(graph_.dimensions).upper * 24 * 4 > 65536 ? 12 : 24;
+    return static_cast<uint16_t>(std::clamp<int64_t>(queries.range(graph_.dimensions).upper, 1, rows));
   }
 
   void mark(const Node& node) {
@@ -773,8 +779,6 @@ class Lowering {
             std::max(op.scratch, round_up(operator_of(op.kind).scratch(ContractAt(out_, op, point).contract()), 64));
   }
 
-  // Rows of attention that share one pass over the keys: more than 16 gain nothing measurable, each costs its scores.
-  static constexpr int64_t block_rows = 16;
   Graph graph_;
   Lowered out_;
   std::vector<NodeId> order_;

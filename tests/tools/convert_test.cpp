@@ -1,0 +1,135 @@
+#include "tools/convert.h"
+
+#include <filesystem>
+
+#include "heed/sha256.h"
+#include "tests/tools/device.h"
+#include "tools/io/file.h"
+
+using namespace heed;
+using namespace heed::test;
+
+namespace {
+
+const std::filesystem::path source = HEED_SOURCE_DIR;
+
+Converted convert_example(const std::string& name, const std::string& dim) {
+  return tools::convert(source / "examples" / name,
+                        {.dims = dim.empty() ? std::vector<std::string>{} : std::vector{dim}});
+}
+
+/// A few layers of every operator, with a dimension, a constraint and an index from the caller.
+Graph every_operator() {
+  Built g;
+  const Expression tokens = g.dimension("tokens", 2, 12);
+  g.graph.constraints.push_back({tools::Constraint::Relation::equal, Expression::modulo(tokens, 2), 0});
+  const ValueId ids = g.input({1, tokens}, Type::i32), frame = g.input({tokens, 6});
+  const ValueId embedded = g.add(Gather{0}, {g.constant({50, 12}), ids});
+  const ValueId x = g.add(Concat{2}, {embedded, g.add(Matmul{Activation::silu},
+                                                      {g.add(Reshape{{1, tokens, 6}}, {frame}), g.constant({6, 12})})});
+  const ValueId normal = g.add(Normalize{Normalization::layer, 1e-5f}, {x, g.constant({24}), g.constant({24})});
+  const auto heads = [&](ValueId v, int64_t count) {
+    const ValueId projected = g.add(Matmul{}, {v, g.constant({24, count * 8}), g.constant({count * 8})});
+    return g.add(Transpose{{0, 2, 1, 3}}, {g.add(Reshape{{1, tokens, count, 8}}, {projected})});
+  };
+  Attention attention;
+  attention.scale = 0.35f;
+  attention.causal = true;
+  const ValueId mixed = g.add(attention, {heads(normal, 4), heads(normal, 2), heads(normal, 2)});
+  const ValueId joined = g.add(Reshape{{1, tokens, 32}}, {g.add(Transpose{{0, 2, 1, 3}}, {mixed})});
+  const ValueId y = g.add(Matmul{}, {joined, g.constant({32, 24}), no_value, x});
+  const NodeId gru = g.graph.add(
+      Recurrent{Cell::gru, Direction::both, true, 10},
+      {g.add(Transpose{{1, 0, 2}}, {y}), g.constant({2, 30, 24}), g.constant({2, 30, 10}), g.constant({2, 60})}, "gru");
+  const ValueId state = g.add(Transpose{{1, 0, 2}}, {g.graph.node(gru).outputs[1]});  // [1, 2, 10]
+  const ValueId scores = g.add(Matmul{}, {y, g.add(Transpose{{0, 2, 1}}, {y})});      // [1, tokens, tokens]
+  const ValueId distance = g.map(Step::i_sub, {g.add(Iota{{tokens, 1}, 0}, {}), g.add(Iota{{tokens}, 0}, {})});
+  const ValueId decay =
+      g.map(Step::f_div, {g.map(Step::i_to_f, {distance}), g.map(Step::i_to_f, {g.add(Size{tokens}, {})})});
+  const ValueId weights = g.add(Softmax{2}, {g.map(Step::f_fma, {g.map(Step::f_tanh, {scores}), g.scalar(2), decay})});
+  g.output(weights);
+  g.output(g.add(Reduce{Reduction::mean, {1}, false}, {g.add(Matmul{}, {weights, y})}));
+  g.output(g.add(Pad{{0, 0, 1}, {0, 1, 0}, -1}, {state}));
+  g.output(g.map(Step::f_less, {state, g.scalar(0)}));
+  return g.graph;
+}
+
+/// As tests/runtime/golden_test.cpp fills them: the golden hashes are of these numbers.
+void fill_golden(Session& session) {
+  for (uint32_t i = 0; i < session.model().input_count(); ++i) {
+    const Tensor tensor = session.input(i);
+    uint32_t state = 1 + i;
+    for (int64_t k = 0; k < element_count(*tensor.shape); ++k) {
+      state = state * 1664525u + 1013904223u;
+      const float value = (static_cast<float>(state >> 8) / 16777216.0f - 0.5f) * 2;
+      if (tensor.shape->type == Type::f32) tensor.as<float>()[k] = value;
+      if (tensor.shape->type == Type::i32) tensor.as<int32_t>()[k] = static_cast<int32_t>(value * 40);
+      if (tensor.shape->type == Type::boolean) tensor.as<uint8_t>()[k] = value > 0;
+    }
+  }
+}
+
+void write_golden(const std::string& name, const std::vector<std::byte>& bytes) {
+  const std::filesystem::path folder = source / "tests/golden";
+  std::filesystem::create_directories(folder);
+  const Aligned file(bytes);
+  const auto model = Model::load(file.span());
+  REQUIRE_MESSAGE(model, describe(model.status()));
+  const Aligned arena(model->memory().total());
+  auto session = Session::create(*model, arena.span(), {.isa = Isa::portable});
+  REQUIRE_MESSAGE(session, describe(session.status()));
+  fill_golden(*session);
+  const Status status = session->run();
+  REQUIRE_MESSAGE(status.ok(), describe(status));
+  Sha256 hash;
+  for (uint32_t i = 0; i < model->output_count(); ++i) {
+    const Tensor tensor = session->output(i);
+    hash.update({tensor.data, static_cast<size_t>(element_count(*tensor.shape)) * size_of(tensor.shape->type)});
+  }
+  const std::string text = std::string(hash.finish().hex().text) + "\n";
+  tools::write_file(folder / (name + ".heed"), bytes);
+  tools::write_file(folder / (name + ".hash"), std::as_bytes(std::span(text)));
+}
+
+}  // namespace
+
+TEST_CASE("the same ONNX file gives the same bytes") {
+  const std::vector<std::byte> first = convert_example("stock_forecast/transformer.onnx", "batch=1..64").bytes;
+  CHECK(first == convert_example("stock_forecast/transformer.onnx", "batch=1..64").bytes);
+  CHECK(first != convert_example("stock_forecast/transformer.onnx", "batch=1..63").bytes);
+}
+
+TEST_CASE("the report says what the file holds") {
+  std::vector<std::string> stages;
+  const Converted converted = tools::convert(source / "examples/stock_forecast/transformer.onnx",
+                                             {.dims = {"batch=1..64"}}, [&](const std::string& stage, double share) {
+                                               CHECK(share >= 0);
+                                               CHECK(share <= 1);
+                                               if (stages.empty() || stages.back() != stage) stages.push_back(stage);
+                                             });
+  CHECK(stages.size() >= 7);
+  const Report& report = converted.report;
+  CHECK(report.file_bytes == converted.bytes.size());
+  CHECK(report.onnx_operators.at("LayerNormalization") == 5);
+  CHECK(report.heed_operators.at("normalize") == 5);
+  CHECK(report.constants > 4 * (64 * 192 + 64 * 64 + 2 * 64 * 128) * 2);
+  CHECK(report.constants < report.file_bytes);
+  // One token of five leaves the last layer: its output projection and feed-forward layer are of one row.
+  const uint64_t rows = 64, wide = 64 * 192, attention = 4 * 5 * 5 * 32, square = 64 * 64, forward = 2 * 64 * 128;
+  CHECK(report.macs == rows * (5 * 64 + 2 * 5 * wide + 2 * attention + 6 * square + 6 * forward + 64));
+}
+
+TEST_CASE("every operator at once gives what the host computes") {
+  Built g;
+  g.graph = every_operator();
+  const File file = g.check({{{"tokens", 2}}, {{"tokens", 8}}, {{"tokens", 12}}});
+  std::map<OperatorKind, int> kinds;
+  for (const LoweredOperator& op : file.lowered.operators) ++kinds[op.kind];
+  CHECK(kinds.size() == static_cast<size_t>(OperatorKind::count));
+}
+
+// Golden files are made anew only on purpose: heed_test_tools --no-skip --test-case="write the golden files"
+TEST_CASE("write the golden files" * doctest::skip()) {
+  write_golden("attention_by_hand", convert_example("attention_by_hand/attention_by_hand.onnx", "").bytes);
+  write_golden("every_operator", File(every_operator()).bytes);
+}
