@@ -59,7 +59,9 @@ void finish(const Block& block, const float* sums, int sums_row, int row, int ro
   for (int r = row; r < row + rows; ++r, sums += sums_row) {
     const F inverse = splat(block.inverses[r - block.first_row]);
     float* y = block.args.y + r * block.args.y_row + column;
-    for (int i = 0; i < columns; i += W) store_first(y + i, fma(load(sums + i), inverse, zero()), columns - i);
+    int i = 0;
+    for (; i + W <= columns; i += W) store(y + i, fma(load(sums + i), inverse, zero()));
+    if (i < columns) store_first(y + i, fma(load(sums + i), inverse, zero()), columns - i);
   }
 }
 

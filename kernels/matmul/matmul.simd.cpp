@@ -7,33 +7,27 @@
 namespace heed::HEED_ISA {
 namespace {
 
-/// y = activation(x + bias + residual) for a block of outputs; x [rows][x_row] holds the sums.
+/// y = activation(x + residual) for a block of outputs; x [rows][x_row] holds sums and biases, and may be y itself.
 template <Activation activation>
-void finish(const MatmulArgs& args, const float* x, int x_row, int row, int rows, int column, int columns) {
+void finish(const MatmulArgs& args, const float* x, ptrdiff_t x_row, int row, int rows, int column, int columns) {
   for (int r = row; r < row + rows; ++r, x += x_row) {
     const float* residual = args.residual == nullptr ? nullptr : args.residual + r * args.residual_row + column;
     float* y = args.y + r * args.y_row + column;
-    const auto vector = [&](int i, auto get, auto put) HEED_INLINE_LAMBDA {
-      F v = load(x + i);
-      if (args.bias != nullptr) v = v + get(args.bias + column + i);
-      if (residual != nullptr) v = v + get(residual + i);
-      put(y + i, activate<activation>(v));
-    };
     int i = 0;
     for (; i + W <= columns; i += W) {
-      vector(
-          i, [](const float* p) HEED_INLINE_LAMBDA { return load(p); },
-          [](float* p, F v) HEED_INLINE_LAMBDA { store(p, v); });
+      F v = load(x + i);
+      if (residual != nullptr) v = v + load(residual + i);
+      store(y + i, activate<activation>(v));
     }
     if (const int left = columns - i; left > 0) {
-      vector(
-          i, [left](const float* p) HEED_INLINE_LAMBDA { return load_first(p, left); },
-          [left](float* p, F v) HEED_INLINE_LAMBDA { store_first(p, v, left); });
+      F v = load_first(x + i, left);
+      if (residual != nullptr) v = v + load_first(residual + i, left);
+      store_first(y + i, activate<activation>(v), left);
     }
   }
 }
 
-using Finish = void (*)(const MatmulArgs&, const float*, int, int, int, int, int);
+using Finish = void (*)(const MatmulArgs&, const float*, ptrdiff_t, int, int, int, int);
 constexpr Finish finish_of[activation_count] = {
     finish<Activation::none>, finish<Activation::relu>,    finish<Activation::gelu>, finish<Activation::gelu_tanh>,
     finish<Activation::silu>, finish<Activation::sigmoid>, finish<Activation::tanh>};
@@ -49,11 +43,21 @@ struct Product {
     Tile<rows, vectors> tile;
     tile.add(args.a + row * args.a_row, args.a_row, args.a_k, panels + (column - first) / 16 * k * 16 + column % 16, 16,
              k * 16, k);
-    alignas(64) float sums[rows * vectors * W];  // stays in L1: smaller than an epilogue in each tile, and as fast
-    unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { store(sums + i * W, tile.sum[i]); });
-    const int left = args.n - column;
-    finish_of[static_cast<int>(args.activation)](args, sums, vectors * W, row, rows, column,
-                                                 left < vectors * W ? left : vectors * W);
+    const int left = args.n - column, columns = left < vectors * W ? left : vectors * W;
+    // Nearly always straight to y; an epilogue in each tile would be much code, so what is more follows in a pass over
+    // L1.
+    const bool straight = columns == vectors * W && args.residual == nullptr;
+    alignas(64) float sums[rows * vectors * W];
+    float* to = straight ? args.y + row * args.y_row + column : sums;
+    const ptrdiff_t to_row = straight ? static_cast<ptrdiff_t>(args.y_row) : vectors * W;
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      F bias = splat(-0.0f);  // which changes nothing
+      if (args.bias != nullptr) bias = load_first(args.bias + column + v * W, left - v * W);
+      unroll<rows>([&](auto r)
+                       HEED_INLINE_LAMBDA { store(to + r * to_row + v * W, tile.sum[r * vectors + v] + bias); });
+    });
+    if (straight && args.activation == Activation::none) return;
+    finish_of[static_cast<int>(args.activation)](args, to, to_row, row, rows, column, columns);
   }
 };
 

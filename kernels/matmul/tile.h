@@ -116,8 +116,8 @@ struct Tile {
 template <class Job>
 class Tiling {
  public:
-  /// Rows [row, row + rows), columns [column, end), where `column` begins a panel. The last tile may reach past `end`, but
-  /// not past the end of its panel.
+  /// Rows [row, row + rows), columns [column, end), where `column` begins a panel. The last tile may reach past `end`,
+  /// but not past the end of its panel.
   static void run(const Job& job, int row, int rows, int column, int end) {
     if (rows == 0) return;
     // Tiles of nearly equal height: a low one at the end would wait for its few chains.
@@ -156,12 +156,36 @@ class Tiling {
   static constexpr Table table = all(std::make_integer_sequence<int, max_rows + 1>{});
 };
 
+/// Four rows of four, turned: row i of `to` gets element i of each row of `from`.
+HEED_INLINE void transpose4(const float* from, ptrdiff_t from_row, float* to, ptrdiff_t to_row) {
+  using Quad = float __attribute__((vector_size(16)));
+  Quad a, b, c, d;
+  __builtin_memcpy(&a, from, 16);
+  __builtin_memcpy(&b, from + from_row, 16);
+  __builtin_memcpy(&c, from + 2 * from_row, 16);
+  __builtin_memcpy(&d, from + 3 * from_row, 16);
+  const Quad ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Quad cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  a = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+  b = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+  c = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+  d = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+  __builtin_memcpy(to, &a, 16);
+  __builtin_memcpy(to + to_row, &b, 16);
+  __builtin_memcpy(to + 2 * to_row, &c, 16);
+  __builtin_memcpy(to + 3 * to_row, &d, 16);
+}
+
 /// Writes `columns` columns of a strided matrix as one panel [k][16], filled up with zeros.
 inline void pack_panel(const float* b, ptrdiff_t b_k, ptrdiff_t b_n, ptrdiff_t k, int columns, float* panel) {
-  for (; k > 0; --k, b += b_k, panel += 16) {
-    int n = 0;
-    for (; n < columns; ++n) panel[n] = b[n * b_n];
-    for (; n < 16; ++n) panel[n] = 0.0f;
+  ptrdiff_t i = 0;
+  if (b_k == 1 && columns == 16) {  // the rows of a transposed matrix
+    for (; i + 4 <= k; i += 4) {
+      unroll<4>([&](auto n) HEED_INLINE_LAMBDA { transpose4(b + n * 4 * b_n + i, b_n, panel + i * 16 + n * 4, 16); });
+    }
+  }
+  for (; i < k; ++i) {
+    for (int n = 0; n < 16; ++n) panel[i * 16 + n] = n < columns ? b[i * b_k + n * b_n] : 0.0f;
   }
 }
 

@@ -91,7 +91,9 @@ void rnn(int units, const float* x, const float* r, float* h) {
 }
 
 void copy(int count, const float* from, float* to) {
-  for (int i = 0; i < count; i += W) store_first(to + i, load_first(from + i, count - i), count - i);
+  int i = 0;
+  for (; i + W <= count; i += W) store(to + i, load(from + i));
+  if (i < count) store_first(to + i, load_first(from + i, count - i), count - i);
 }
 
 /// The layer's sizes and the products of a step, for all batch elements at once.
