@@ -13,6 +13,6 @@ for model in lstm_attention transformer; do
   "$build/heed" attention "$build/$model.heed" --input window=last_window.npy -o "$build/$model.attention.png"
   plots+=("$model=$build/$model.csv")
 done
-python3 plot.py "$build/forecast.png" "${plots[@]}"
+/usr/bin/python3 plot.py "$build/forecast.png" "${plots[@]}"
 echo
 echo "pictures: $build/forecast.png, $build/lstm_attention.attention.png, $build/transformer.attention.png"
