@@ -61,9 +61,9 @@ TEST_CASE("from load to the hundredth run nothing is allocated") {
   { const Bytes some(3); }
   CHECK(calls - before == 4);
 
-  for (const auto& [title, builder] : examples()) {
-    CAPTURE(title);
-    const Bytes file = builder.bytes();
+  for (const Example& example : examples()) {
+    CAPTURE(example.name);
+    const Bytes file = example.builder.bytes();
     Bytes arena(static_cast<size_t>(Model::load(file)->memory().total(2)));
     Threads pool(2);
     const std::string batch = "batch";

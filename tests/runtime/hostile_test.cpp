@@ -37,14 +37,14 @@ bool attempt(std::span<const std::byte> file) {
 }  // namespace
 
 TEST_CASE("a truncated file is rejected at every length") {
-  for (const auto& [title, builder] : examples()) {
-    CAPTURE(title);
-    const Bytes file = builder.bytes();
+  for (const Example& example : examples()) {
+    CAPTURE(example.name);
+    const Bytes file = example.builder.bytes();
     for (size_t size = 0; size < file.size(); size += 64) {
       Bytes part(file.begin(), file.begin() + static_cast<ptrdiff_t>(size));
       CHECK(!Model::load(part));
       // The same with a length that agrees.
-      Builder shorter = builder;
+      Builder shorter = example.builder;
       shorter.file_bytes = size;
       Bytes agreeing = shorter.bytes();
       agreeing.resize(size);
@@ -61,10 +61,11 @@ TEST_CASE("mutated files never leave their bounds") {
   };
   int ran = 0, refused = 0;
   const auto start = std::chrono::steady_clock::now();
-  for (const auto& [title, builder] : examples()) {
-    CAPTURE(title);
-    const Bytes file = builder.bytes();
-    const size_t tables = builder.constants.empty() ? file.size() : file.size() - builder.constants.size();
+  for (const Example& example : examples()) {
+    CAPTURE(example.name);
+    const Bytes file = example.builder.bytes();
+    const size_t tables =
+        example.builder.constants.empty() ? file.size() : file.size() - example.builder.constants.size();
     for (int round = 0; round < 1000; ++round) {
       Bytes mutated = file;
       const uint32_t changes = 1 + random(4);
@@ -97,9 +98,9 @@ TEST_CASE("mutated files never leave their bounds") {
 }
 
 TEST_CASE("an arena that grows step by step is refused until it is large enough") {
-  for (const auto& [title, builder] : examples()) {
-    CAPTURE(title);
-    const Bytes file = builder.bytes();
+  for (const Example& example : examples()) {
+    CAPTURE(example.name);
+    const Bytes file = example.builder.bytes();
     const auto model = Model::load(file);
     REQUIRE(model);
     for (const uint32_t threads : {1u, 3u}) {
@@ -124,9 +125,9 @@ TEST_CASE("an arena that grows step by step is refused until it is large enough"
 }
 
 TEST_CASE("nothing is written outside the arena") {
-  for (const auto& [title, builder] : examples()) {
-    CAPTURE(title);
-    const Bytes file = builder.bytes();
+  for (const Example& example : examples()) {
+    CAPTURE(example.name);
+    const Bytes file = example.builder.bytes();
     const auto model = Model::load(file);
     REQUIRE(model);
     const auto total = static_cast<size_t>(model->memory().total());

@@ -35,11 +35,11 @@ TEST_CASE("memory has one size on every target") {
   const std::vector<Example> all = examples();
   REQUIRE(all.size() == std::size(rows));
   for (size_t i = 0; i < all.size(); ++i) {
-    const auto& [title, builder] = all[i];
+    const Example& example = all[i];
     const Row& row = rows[i];
-    CAPTURE(title);
-    CHECK(title == row.name);
-    const Bytes file = builder.bytes();
+    CAPTURE(example.name);
+    CHECK(example.name == row.name);
+    const Bytes file = example.builder.bytes();
     const auto model = Model::load(file);
     REQUIRE(model);
     const Memory& memory = model->memory();

@@ -323,14 +323,15 @@ TEST_CASE("params outside an operator's contract") {
   // The contracts' own words are tested beside the kernels.
   const auto broken = [](const std::string& title, auto params) {
     CAPTURE(title);
-    for (auto& [name, builder] : examples()) {
-      if (name != title) continue;
-      builder.operators[0].params = Builder::pack(params);
-      const Status status = refusal(builder.bytes());
+    for (Example& example : examples()) {
+      if (example.name != title) continue;
+      Builder::Operator& first = example.builder.operators[0];
+      first.params = Builder::pack(params);
+      const Status status = refusal(example.builder.bytes());
       CAPTURE(describe(status));
       CHECK(status.code == Code::contract);
       CHECK(status.operator_index == 0);
-      CHECK(status.where == builder.operators[0].name);
+      CHECK(status.where == first.name);
       return;
     }
     FAIL("no such example");
@@ -492,8 +493,9 @@ TEST_CASE("an output's elements lie apart") {
 }
 
 TEST_CASE("every operator's contract names operator, tensor and values") {
-  for (auto& [title, builder] : examples()) {
-    CAPTURE(title);
+  for (const Example& example : examples()) {
+    CAPTURE(example.name);
+    const Builder& builder = example.builder;
     for (size_t index = 0; index < builder.operators.size(); ++index) {
       // A required operand goes missing, or one changes its type: no kernel may fall over it, whatever it says.
       for (size_t i = 0; i < builder.operators[index].inputs.size(); ++i) {

@@ -31,8 +31,9 @@ std::vector<int32_t> dimensions_of(const Session& session) {
 }  // namespace
 
 TEST_CASE("outputs are those of the kernels") {
-  for (const auto& [title, builder] : examples()) {
-    CAPTURE(title);
+  for (const Example& example : examples()) {
+    CAPTURE(example.name);
+    const Builder& builder = example.builder;
     const Bytes file = builder.bytes();
     const auto model = Model::load(file);
     CAPTURE(describe(model.status()));
