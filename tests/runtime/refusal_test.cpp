@@ -175,6 +175,23 @@ TEST_CASE("buffers") {
           {Code::corrupt, "too many buffers are alive at once", 1025, 1024});
 }
 
+TEST_CASE("a model larger than the target's addresses") {
+  Builder builder = chain_example(1);
+  builder.buffers.push_back({1u << 26, 64, 0, 0});  // at 4 GiB
+  const Bytes file = builder.bytes();
+  const auto model = Model::load(file);
+  if constexpr (sizeof(size_t) == 4) {
+    CHECK(model.status().code == Code::too_large);
+    CHECK(model.status().found > int64_t{1} << 32);
+  } else {
+    REQUIRE(model);
+    Bytes arena(4096);
+    const Status status = Session::create(*model, arena).status();
+    CHECK(status.code == Code::arena_too_small);
+    CHECK(status.expected > int64_t{1} << 32);
+  }
+}
+
 TEST_CASE("tensors") {
   const Builder good = elementwise_example();  // 0 x, 1 shift, 2 its rows, 3 y, 4 negative
   const auto expressions = static_cast<int64_t>(good.expressions.size());
