@@ -7,16 +7,18 @@
 /// and immediates.
 ///
 /// inputs: as many as sources of kind `tensor`, in their order; any type, any strides (stride 0 broadcasts), dims equal
-/// to the output's outputs: 1 to 4, the same dims, dense, f32, i32, boolean, i8 or u8. scratch: registers, see
-/// scratch(). in place: an input of the same element size whose view is dense.
+///   to the outputs'
+/// outputs: 1 to 4, the same dims, dense, f32, i32, boolean, or i8 and u8, which take the low byte of an i32
+/// scratch: a block for each register and each gathered input. in place: an input of the same element size whose view
+///   is dense.
 #include "kernels/operator.h"
 #include "kernels/variants.h"
 
 namespace heed {
 
 /// Steps by the type they work on: f_ float32, i_ int32 (wrapping; division by 0 gives 0, shifts are taken mod 32), b_
-/// boolean. `sin` and `cos` are exact in their reduction to |x| of 2^15. One list for the kernels, the converter and
-/// the tests: HEED_STEP(name, operands, type of operands, type of result).
+/// boolean. Errors of the elementary functions: kernels/math.h. f_fmod and f_mod are exact for quotients to 2^46. One
+/// list for the kernels, the converter and the tests: HEED_STEP(name, operands, type of operands, type of result).
 enum class Step : uint8_t {
 #define HEED_STEP(name, operands, from, to) name,
 #include "kernels/elementwise/steps.inc"

@@ -22,7 +22,7 @@ HEED_INLINE F remainder(F a, F b) {
 
 /// The quotient toward zero of two integers, found in double, which holds it exactly; 0 where b is 0, and it wraps.
 HEED_INLINE int32_t quotient_lane(int32_t a, int32_t b) {
-  const bool one = b == 0 || (b == -1 && a == INT32_MIN);
+  const bool one = (b == 0) | ((b == -1) & (a == INT32_MIN));  // no branch on data
   const int32_t q = static_cast<int32_t>(static_cast<double>(a) / static_cast<double>(one ? 1 : b));
   return b == 0 ? 0 : q;
 }

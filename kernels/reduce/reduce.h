@@ -2,12 +2,14 @@
 /// y[outer] = reduction over the last `axes` axes of x[outer.., reduced..]; the elements of one output count i = 0, 1,
 /// ... row-major over the reduced axes.
 ///
-/// sum, mean, sum_square: 16 accumulators (element i in accumulator i mod 16) and the fixed tree; mean is the sum times
-/// 1/n rounded. product: the same with 1 as the start. max, min: NaN propagates, +0 above -0. arg_max, arg_min: the
-/// first (or last) index along one reduced axis; a NaN wins. Empty reductions: 0, NaN, 0, 1, -inf, +inf, 0, 0.
+/// sum, mean, sum_square: 16 accumulators (element i in accumulator i mod 16; squares enter by one fused multiply-add)
+/// and the fixed tree; mean is the sum times 1/n rounded. product: the same with 1 as the start. max, min: NaN
+/// propagates, +0 above -0, a subnormal is zero. arg_max, arg_min: the first (or last) index along one reduced axis; a
+/// NaN wins. Empty reductions: 0, NaN, 0, 1, -inf, +inf, 0, 0.
 ///
 /// inputs: 0 x f32 or i32 (sum, product, max, min; integers wrap), any strides: the converter turns an axis order into
-/// strides outputs: 0 y, the outer axes of x, dense; i32 for arg. scratch: none. Not in place.
+///   strides
+/// outputs: 0 y, the outer axes of x, dense; i32 for arg. scratch: none. Not in place.
 #include "kernels/operator.h"
 #include "kernels/variants.h"
 

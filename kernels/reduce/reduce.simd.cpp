@@ -117,28 +117,65 @@ void reduce_with(const ReduceArgs& args) {
   });
 }
 
-/// Vectors over outputs that are neighbours, else one output at a time.
+/// The extreme so far in each lane, and where it is. No element has the key INT32_MIN.
+struct Best {
+  I key = splat(INT32_MIN), index = splat(0);
+
+  HEED_INLINE void look(I new_key, I new_index, bool last, M counts) {
+    const M better = both(counts, last ? less_equal(key, new_key) : less(key, new_key));
+    key = select(better, new_key, key);
+    index = select(better, new_index, index);
+  }
+
+  /// Over all lanes; of equal ones the first or the last index.
+  int32_t over_lanes(bool last) const {
+    int32_t keys[W], indices[W];
+    store(keys, key);
+    store(indices, index);
+    int32_t best = keys[0], found = indices[0];
+    for (int i = 1; i < W; ++i) {
+      const bool nearer = last ? indices[i] > found : indices[i] < found;
+      const bool better = (keys[i] > best) | ((keys[i] == best) & nearer);
+      best = better ? keys[i] : best;
+      found = better ? indices[i] : found;
+    }
+    return found;
+  }
+};
+
+/// Vectors over outputs that are neighbours, or along the reduced axis.
 void arg_extreme(const ReduceArgs& args) {
   const Views views(args);
   const bool largest = args.params.kind == Reduction::arg_max, last = args.params.last_index;
-  const int64_t stride = views.reduced.step(0);
+  const int64_t step = views.outer.step(0), stride = views.reduced.step(0);
+  const int32_t n = static_cast<int32_t>(views.n);
   const auto* whole = reinterpret_cast<const float*>(args.x);
   auto* y = reinterpret_cast<int32_t*>(args.y) + args.first;
 
   views.outer.for_each_run(args.first, args.last, [&](const int64_t(&offset)[1], int64_t length) {
-    const bool together = views.outer.step(0) == 1;
-    for (int64_t o = 0; o < length; o += together ? W : 1) {
-      const float* x = whole + offset[0] + o * views.outer.step(0);
-      const int64_t left = together ? length - o : 1;
-      const int count = left < W ? static_cast<int>(left) : W;
-      I best = splat(INT32_MIN), best_index = splat(0);
-      for (int64_t i = 0; i < views.n; ++i) {
-        const I key = arg_key(load_first(x + i * stride, count), largest);
-        const M replace = last ? less_equal(best, key) : less(best, key);
-        best = select(replace, key, best);
-        best_index = select(replace, splat(static_cast<int32_t>(i)), best_index);
+    const float* x = whole + offset[0];
+    if (step == 1 && stride != 1) {
+      for (int64_t o = 0; o < length; o += W) {
+        const int count = length - o < W ? static_cast<int>(length - o) : W;
+        Best best;
+        for (int32_t i = 0; i < n; ++i)
+          best.look(arg_key(load_first(x + o + i * stride, count), largest), splat(i), last, first_lanes(W));
+        store_first(y + o, best.index, count);
       }
-      store_first(y + o, best_index, count);
+    } else {
+      for (int64_t o = 0; o < length; ++o) {
+        const float* row = x + o * step;
+        Best best;
+        for (int32_t i = 0; i < n; i += W) {
+          const int left = n - i;
+          float apart[W] = {};
+          if (stride != 1)
+            for (int k = 0; k < W && k < left; ++k) apart[k] = row[(i + k) * stride];
+          const F values = stride != 1 ? load(apart) : load_first(row + i, left);
+          best.look(arg_key(values, largest), add(iota(), splat(i)), last, first_lanes(left));
+        }
+        y[o] = best.over_lanes(last);
+      }
     }
     y += length;
   });

@@ -9,21 +9,21 @@ namespace {
 
 constexpr int vectors = 16 / W;
 
-/// One row: the largest element, e^(x - top) kept in y while it is summed, then scaled. Lanes past the end hold -inf,
-/// whose exponential is 0.
+/// One row: the largest element, e^(x - top) kept in y while it is summed, then scaled. What is over after multiples of
+/// 16 stays in registers; lanes past the end hold -inf there, whose exponential is 0.
 template <bool log>
 HEED_INLINE void softmax_row(const float* x, float* y, int n) {
   const F bottom = splat(-__builtin_inff());
   const int whole = n & ~15, rest = n - whole;
+  Lanes16 tops = Lanes16::splat(-__builtin_inff()), tail = tops;
+  unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA {
+    if (const int left = rest - j * W; left > 0)
+      tail.v[j] = select(first_lanes(left), load_first(x + whole + j * W, left), bottom);
+  });
   // NaN in x makes every element NaN through the sum, whatever the largest element is then.
-  Lanes16 tops = Lanes16::splat(-__builtin_inff());
   for (int i = 0; i < whole; i += 16)
     unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA { tops.v[j] = max_fast(tops.v[j], load(x + i + j * W)); });
-  const auto tail = [&](auto j) HEED_INLINE_LAMBDA {
-    const int left = rest - j * W;
-    return select(first_lanes(left), load_first(x + whole + j * W, left), bottom);
-  };
-  if (rest > 0) unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA { tops.v[j] = max_fast(tops.v[j], tail(j)); });
+  unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA { tops.v[j] = max_fast(tops.v[j], tail.v[j]); });
   const F top = splat(tops.fold([](F a, F b) HEED_INLINE_LAMBDA { return max_fast(a, b); }));
 
   Lanes16 sums = Lanes16::zero();
@@ -33,26 +33,21 @@ HEED_INLINE void softmax_row(const float* x, float* y, int n) {
       sums.v[j] = sums.v[j] + e;
       if (!log) store(y + i + j * W, e);
     });
-  if (rest > 0)
-    unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA {
-      const int left = rest - j * W;
-      const F e = select(first_lanes(left), exp_nonpositive(tail(j) - top), zero());
-      sums.v[j] = sums.v[j] + e;
-      if (!log) store_first(y + whole + j * W, e, left);
-    });
+  unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA {
+    if (const int left = rest - j * W; left > 0) {
+      const F difference = tail.v[j] - top, e = exp_nonpositive(difference);
+      tail.v[j] = log ? difference : e;
+      sums.v[j] = sums.v[j] + select(first_lanes(left), e, zero());  // -inf - top is NaN where top is -inf
+    }
+  });
   const F sum = splat(sums.fold_sum());
 
-  if constexpr (log) {
-    const F log_sum = HEED_ISA::log(sum);
-    int i = 0;
-    for (; i + W <= n; i += W) store(y + i, (load(x + i) - top) - log_sum);
-    if (i < n) store_first(y + i, (load_first(x + i, n - i) - top) - log_sum, n - i);
-  } else {
-    const F scale = div(splat(1.0f), sum);
-    int i = 0;
-    for (; i + W <= n; i += W) store(y + i, load(y + i) * scale);
-    if (i < n) store_first(y + i, load_first(y + i, n - i) * scale, n - i);
-  }
+  const F scale = log ? HEED_ISA::log(sum) : div(splat(1.0f), sum);
+  for (int i = 0; i < whole; i += W) store(y + i, log ? (load(x + i) - top) - scale : load(y + i) * scale);
+  unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA {
+    if (const int left = rest - j * W; left > 0)
+      store_first(y + whole + j * W, log ? tail.v[j] - scale : tail.v[j] * scale, left);
+  });
 }
 
 }  // namespace
