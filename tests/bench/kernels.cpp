@@ -1,33 +1,37 @@
-/// heed_bench_kernels [google-benchmark's options]: the float products on each instruction set that this processor has.
+/// heed_bench_kernels [google-benchmark's options]: the float products, on each instruction set that this processor
+/// has.
 ///
-/// Every kernel's multiply-accumulates for a second stand beside the roof of its instruction set: independent chains of
-/// fused multiply-adds in registers, measured on the same core before the kernels and after each of them, since clocks
-/// move.
+/// `share` is the kernel's multiply-accumulates for a second, divided by the roof: independent chains of fused
+/// multiply-adds in registers, measured on the same core before and after the kernel, since clocks move. Only products
+/// count as work, so what the share lacks also holds exponentials, activations and packing.
 #include <benchmark/benchmark.h>
+#include <time.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "kernels/attention/attention.h"
 #include "kernels/float_mode.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/recurrent/recurrent.h"
 #include "kernels/roof/roof.h"
 
 namespace {
 
 using heed::Isa;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+/// Time that this thread computed: a shared machine takes it off the core now and then.
+double cpu_seconds() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 /// Multiply-accumulates for a second, best of 20 milliseconds.
@@ -35,112 +39,192 @@ double roof(Isa isa) {
   double best = 0;
   float result;
   uint64_t macs;
-  for (const auto start = Clock::now(); seconds_since(start) < 20e-3;) {
-    const auto before = Clock::now();
-    heed::roof_variants[isa]({.steps = 20000, .seed = 1e-3f, .result = &result, .macs = &macs});
-    best = std::max(best, static_cast<double>(macs) / seconds_since(before));
+  for (const double start = cpu_seconds(); cpu_seconds() - start < 20e-3;) {
+    const double before = cpu_seconds();
+    heed::roof_variants[isa]({.steps = 200000, .seed = 1e-3f, .result = &result, .macs = &macs});
+    best = std::max(best, static_cast<double>(macs) / (cpu_seconds() - before));
   }
   return best;
 }
 
-/// Runs `body`, and reports the best run (of 50 microseconds or more): on a shared machine the mean measures the
-/// neighbours.
+/// Runs `body`, and reports the best run (of 100 microseconds or more): the mean would measure what else the machine
+/// does.
 template <class Body>
 void measure(benchmark::State& state, Isa isa, double macs, Body body) {
   const heed::FlushToZero mode;
   int64_t batch = 1;
-  for (double seconds = 0; seconds < 50e-6; batch *= 2) {
-    const auto before = Clock::now();
+  for (double seconds = 0; seconds < 100e-6; batch *= 2) {
+    const double before = cpu_seconds();
     for (int64_t i = 0; i < batch; ++i) body();
-    seconds = seconds_since(before);
+    seconds = cpu_seconds() - before;
   }
   const double before = roof(isa);
   double best = 1e9;
   while (state.KeepRunningBatch(batch)) {
-    const auto start = Clock::now();
+    const double start = cpu_seconds();
     for (int64_t i = 0; i < batch; ++i) body();
-    best = std::min(best, seconds_since(start) / static_cast<double>(batch));
+    best = std::min(best, (cpu_seconds() - start) / static_cast<double>(batch));
   }
   state.counters["best_ns"] = best * 1e9;
   state.counters["GMAC/s"] = macs / best * 1e-9;
   state.counters["share"] = macs / best / std::max(before, roof(isa));
 }
 
-/// Random numbers around zero at a multiple of 64 bytes.
-class Data {
+/// A call of an operator on random data around zero, at multiples of 64 bytes.
+class Call {
  public:
-  explicit Data(size_t count) : count_(count), data_(new (std::align_val_t{64}) float[count]) {
-    static std::mt19937 random(1);
-    std::normal_distribution<float> normal;
-    std::generate_n(data_.get(), count, [&] { return normal(random); });
+  Call(const heed::Operator& row, const void* params, Isa isa) : row_(row), params_(params), isa_(isa) {}
+
+  Call& input(std::initializer_list<int> dims, std::initializer_list<int> strides = {}) {
+    inputs_.push_back(tensor(dims, strides));
+    return *this;
   }
-  operator float*() const { return data_.get(); }
-  std::byte* bytes() const { return reinterpret_cast<std::byte*>(data_.get()); }
+  Call& output(std::initializer_list<int> dims, std::initializer_list<int> strides = {}) {
+    outputs_.push_back(tensor(dims, strides));
+    return *this;
+  }
+
+  void measure(benchmark::State& state, double macs) {
+    std::vector<const heed::Shape*> inputs, outputs;
+    for (const heed::Tensor& tensor : inputs_) inputs.push_back(tensor.shape);
+    for (const heed::Tensor& tensor : outputs_) outputs.push_back(tensor.shape);
+    const heed::Contract contract{inputs.data(), outputs.data(), static_cast<int>(inputs.size()),
+                                  static_cast<int>(outputs.size()), params_};
+    if (const heed::Violation violation = row_.check(contract)) {
+      state.SkipWithError(violation.what);
+      return;
+    }
+    const heed::Invocation call{inputs_.data(),
+                                outputs_.data(),
+                                contract.input_count,
+                                contract.output_count,
+                                params_,
+                                floats(row_.scratch(contract) / sizeof(float)),
+                                nullptr,
+                                0,
+                                isa_,
+                                nullptr,
+                                nullptr};
+    ::measure(state, isa_, macs, [&] { row_.run(call); });
+  }
 
  private:
   struct Free {
     void operator()(float* p) const { operator delete[](p, std::align_val_t{64}); }
   };
-  size_t count_;
-  std::unique_ptr<float[], Free> data_;
-};
 
-void matmul(benchmark::State& state, Isa isa, int m, int k, int n, heed::Activation activation) {
-  const int panels = (n + 15) / 16;
-  const Data a(size_t(m) * k), b(size_t(panels) * 16 * k), bias(n), y(size_t(m) * n);
-  const heed::MatmulArgs args{.a = a,
-                              .b = b,
-                              .bias = bias,
-                              .residual = nullptr,
-                              .y = y,
-                              .rows = m,
-                              .n = n,
-                              .k = k,
-                              .a_row = k,
-                              .a_k = 1,
-                              .b_k = 0,
-                              .b_n = 0,
-                              .residual_row = 0,
-                              .y_row = n,
-                              .packed = true,
-                              .activation = activation,
-                              .scratch = nullptr};
-  const auto kernel = heed::matmul_variants[isa];
-  measure(state, isa, double(m) * k * n, [&] { kernel(args); });
-}
+  std::byte* floats(size_t count) {
+    static std::mt19937 random(1);
+    std::normal_distribution<float> normal(0.0f, 0.3f);
+    data_.emplace_back(new (std::align_val_t{64}) float[count + 16]);
+    std::generate_n(data_.back().get(), count, [&] { return normal(random); });
+    return reinterpret_cast<std::byte*>(data_.back().get());
+  }
+
+  heed::Tensor tensor(std::initializer_list<int> dims, std::initializer_list<int> strides) {
+    auto& shape = *shapes_.emplace_back(new heed::Shape{});
+    shape.rank = static_cast<uint8_t>(dims.size());
+    std::copy(dims.begin(), dims.end(), shape.dims);
+    int32_t stride = 1;
+    for (int axis = shape.rank - 1; axis >= 0; --axis) {
+      shape.strides[axis] = stride;
+      stride *= shape.dims[axis];
+    }
+    std::copy(strides.begin(), strides.end(), shape.strides);
+    return {floats(static_cast<size_t>(heed::element_count(shape))), &shape};
+  }
+
+  const heed::Operator& row_;
+  const void* params_;
+  Isa isa_;
+  std::vector<std::unique_ptr<float[], Free>> data_;
+  std::vector<std::unique_ptr<heed::Shape>> shapes_;
+  std::vector<heed::Tensor> inputs_, outputs_;
+};
 
 void add(const std::string& name, std::function<void(benchmark::State&)> body) {
   benchmark::RegisterBenchmark(name.c_str(), [body](benchmark::State& state) { body(state); });
 }
 
+void add_matmul(Isa isa, int m, int k, int n, heed::Activation activation) {
+  constexpr const char* names[] = {"", "/relu", "/gelu", "/gelu_tanh", "/silu", "/sigmoid", "/tanh"};
+  add(std::string(heed::name(isa)) + "/matmul/" + std::to_string(m) + "x" + std::to_string(k) + "x" +
+          std::to_string(n) + names[static_cast<int>(activation)],
+      [=](benchmark::State& state) {
+        const heed::MatmulParams params{activation, 1, {}};
+        Call call(heed::matmul_operator, &params, isa);
+        call.input({m, k}).input({(n + 15) / 16, k, 16}).input({n}).output({m, n});
+        call.measure(state, static_cast<double>(m) * k * n);
+      });
+}
+
+/// 12 heads of 64 channels lie side by side in rows, as projections write them; other counts of heads likewise.
+void add_attention(Isa isa, int heads, int tq, int tk, int d, int causal, int block_rows) {
+  add(std::string(heed::name(isa)) + "/attention/" + std::to_string(heads) + "x" + std::to_string(tq) + "x" +
+          std::to_string(tk) + "x" + std::to_string(d) + (causal ? "/causal" : "") +
+          "/rows:" + std::to_string(block_rows),
+      [=](benchmark::State& state) {
+        const heed::AttentionParams params{1.0f / std::sqrt(static_cast<float>(d)),
+                                           static_cast<uint8_t>(causal),
+                                           0,
+                                           static_cast<uint16_t>(block_rows),
+                                           0,
+                                           0,
+                                           0};
+        Call call(heed::attention_operator, &params, isa);
+        const int row = heads * d;
+        call.input({1, heads, tq, d}, {tq * row, d, row, 1});
+        for (int i = 0; i < 2; ++i) call.input({1, heads, tk, d}, {tk * row, d, row, 1});
+        call.output({1, heads, tq, d}, {tq * row, d, row, 1});
+        call.measure(state, 2.0 * heads * tq * tk * d / (causal ? 2 : 1));
+      });
+}
+
+void add_recurrent(Isa isa, heed::Cell cell, int steps, int batch, int inputs, int hidden) {
+  constexpr const char* names[] = {"lstm", "gru", "rnn"};
+  add(std::string(heed::name(isa)) + "/" + names[static_cast<int>(cell)] + "/" + std::to_string(steps) + "x" +
+          std::to_string(batch) + "x" + std::to_string(inputs) + "x" + std::to_string(hidden),
+      [=](benchmark::State& state) {
+        const heed::RecurrentParams params{cell, heed::Direction::forward, cell == heed::Cell::gru, 0, hidden, steps};
+        const int gates = heed::gates_of(cell), panels = (hidden + 15) / 16;
+        Call call(heed::recurrent_operator, &params, isa);
+        call.input({steps, batch, inputs}).input({1, panels, gates, inputs, 16}).input({1, panels, gates, hidden, 16});
+        call.input({1, panels, cell == heed::Cell::gru ? 4 : gates, 16}).output({steps, 1, batch, hidden});
+        call.measure(state, static_cast<double>(steps) * batch * gates * hidden * (inputs + hidden));
+      });
+}
+
 void add_all(Isa isa) {
-  const std::string prefix = std::string(heed::name(isa)) + "/";
   using heed::Activation;
-  const struct {
-    int m, k, n;
-    Activation activation;
-  } products[] = {
-      {128, 384, 384, Activation::none},  {128, 384, 1536, Activation::none}, {128, 384, 1536, Activation::gelu},
-      {128, 1536, 384, Activation::none}, {16, 384, 384, Activation::none},   {1, 384, 384, Activation::none},
-      {1, 384, 1536, Activation::none},   {5, 64, 256, Activation::none},     {5, 64, 64, Activation::relu},
-      {5, 64, 16, Activation::none},      {1, 64, 256, Activation::none},     {1, 64, 1, Activation::none},
-      {5, 1, 256, Activation::none}};
-  for (const auto& p : products) {
-    const char* activations[] = {"", "/relu", "/gelu", "/gelu_tanh", "/silu", "/sigmoid", "/tanh"};
-    add(prefix + "matmul/" + std::to_string(p.m) + "x" + std::to_string(p.k) + "x" + std::to_string(p.n) +
-            activations[int(p.activation)],
-        [=](benchmark::State& state) { matmul(state, isa, p.m, p.k, p.n, p.activation); });
-  }
+  using heed::Cell;
+  for (const auto& [k, n] : {std::pair{384, 384}, {384, 1536}, {1536, 384}})
+    for (int m : {128, 16, 1}) add_matmul(isa, m, k, n, Activation::none);
+  for (Activation activation : {Activation::relu, Activation::gelu, Activation::silu})
+    add_matmul(isa, 128, 384, 1536, activation);
+  for (int m : {1, 5, 20})
+    for (int n : {1, 16, 64, 256}) add_matmul(isa, m, 64, n, Activation::none);
+  add_matmul(isa, 5, 64, 64, Activation::relu);
+  add_matmul(isa, 5, 64, 64, Activation::tanh);
+  add_matmul(isa, 5, 1, 256, Activation::none);
+  for (int keys : {128, 512, 1024})
+    for (int rows : {6, 12, 24}) add_attention(isa, 12, keys, keys, 64, 0, rows);
+  add_attention(isa, 12, 512, 512, 64, 1, 24);
+  add_attention(isa, 12, 512, 512, 32, 0, 24);
+  add_attention(isa, 4, 5, 5, 16, 0, 5);
+  add_attention(isa, 12, 1, 512, 64, 0, 1);
+  for (Cell cell : {Cell::lstm, Cell::gru, Cell::rnn})
+    for (int batch : {1, 16}) add_recurrent(isa, cell, 5, batch, 64, 64);
+  add_recurrent(isa, Cell::lstm, 5, 1, 1, 64);
+  add_recurrent(isa, Cell::lstm, 96, 1, 64, 64);
+  add_recurrent(isa, Cell::lstm, 1, 1, 128, 128);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (const auto& row : heed::matmul_variants.rows) {
-    if (&row - heed::matmul_variants.rows < heed::matmul_variants.count && row.isa != Isa::portable &&
-        heed::available(row.isa)) {
-      add_all(row.isa);
-    }
+  for (int i = 0; i < heed::matmul_variants.count; ++i) {
+    const Isa isa = heed::matmul_variants.rows[i].isa;
+    if (isa != Isa::portable && heed::available(isa)) add_all(isa);
   }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
