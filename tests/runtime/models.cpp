@@ -394,6 +394,10 @@ void fill_inputs(Session& session, uint32_t seed) {
   for (uint32_t i = 0; i < session.model().input_count(); ++i) {
     const Tensor tensor = session.input(i);
     const auto count = static_cast<size_t>(element_count(*tensor.shape));
+    float bound = 40;  // of indices
+    for (uint32_t k = 0; k < session.model().index_check_count(); ++k)
+      if (session.model().index_check(k).input == i)
+        bound = static_cast<float>(session.value(session.model().index_check(k).bound));
     const std::vector<float> values = floats(count, seed + i);
     for (size_t k = 0; k < count; ++k) {
       switch (tensor.shape->type) {
@@ -401,7 +405,7 @@ void fill_inputs(Session& session, uint32_t seed) {
           tensor.as<float>()[k] = values[k];
           break;
         case Type::i32:
-          tensor.as<int32_t>()[k] = static_cast<int32_t>(values[k] * 40);
+          tensor.as<int32_t>()[k] = static_cast<int32_t>(values[k] * bound);
           break;
         default:
           tensor.as<uint8_t>()[k] = values[k] > 0;
