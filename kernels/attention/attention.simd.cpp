@@ -87,10 +87,17 @@ struct Output {
       tile.add(p + from, block.stride, 1, v + from * v_row, v_row, v_panel, to - from, keys);
     };
     // The keys that all rows see are in the middle; before and after, rows have marked those they do not see.
-    const KeyRange low = keys_of(args, row), high = keys_of(args, row + rows - 1);
-    const int middle = high.first, end = low.last > middle ? low.last : middle;
-    const int bounds[] = {low.first, middle, end, high.last};
-    for (int part = 0; part < 3; ++part) {
+    int bounds[] = {0, 0, args.tk, args.tk}, part = 1, parts = 2;
+    if (args.params.causal || args.params.window) {
+      const KeyRange low = keys_of(args, row), high = keys_of(args, row + rows - 1);
+      bounds[0] = low.first;
+      bounds[1] = high.first;
+      bounds[2] = low.last > high.first ? low.last : high.first;
+      bounds[3] = high.last;
+      part = 0;
+      parts = 3;
+    }
+    for (; part < parts; ++part) {
       const int from = bounds[part], to = bounds[part + 1];
       if (part != 1 || args.keep != nullptr)
         add(from, to, UnmaskedKeys{});

@@ -13,6 +13,7 @@
 
 #include "heed/session.h"
 #include "tools/graph/graph.h"
+#include "tools/plan/bounds.h"
 #include "tools/plan/narrow.h"
 #include "tools/plan/planner.h"
 #include "tools/plan/programs.h"
@@ -21,7 +22,6 @@
 namespace heed::test {
 
 using namespace heed::tools;
-using Point = std::map<std::string, int64_t>;
 
 /// Bytes at a multiple of 64.
 class Aligned {

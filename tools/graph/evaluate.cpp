@@ -540,18 +540,21 @@ class Evaluation {
             double score = 0;
             for (int64_t d = 0; d < depth; ++d)
               score += double{data<float>(q)[row * depth + d]} * data<float>(k)[(group * keys + j) * depth + d];
-            score *= op.scale;
+            // Rounded where the operation rounds: a large negative bias swallows the score.
+            score = static_cast<float>(score * op.scale);
             bool hidden = (op.causal && j > i + offset) ||
                           (op.window && (j < i + offset - op.window_left || j > i + offset + op.window_right));
-            if (slope) score += data<float>(*slope)[h] * static_cast<double>(j - i - offset);
-            if (toeplitz) score += data<float>(*toeplitz)[h * (queries + keys - 1) + j - i + queries - 1];
+            if (slope) score = static_cast<float>(score + data<float>(*slope)[h] * static_cast<double>(j - i - offset));
+            if (toeplitz)
+              score =
+                  static_cast<float>(score + data<float>(*toeplitz)[h * (queries + keys - 1) + j - i + queries - 1]);
             if (bias) {
               const Scalar value =
                   load(*bias, b * bias_strides[0] + h * bias_strides[1] + i * bias_strides[2] + j * bias_strides[3]);
               if (bias->type == Type::boolean)
                 hidden = hidden || value.i == 0;
               else
-                score += value.f;
+                score = static_cast<float>(score + value.f);
             }
             if (padding) hidden = hidden || load(*padding, b * padding_strides[0] + j * padding_strides[1]).i == 0;
             masked[static_cast<size_t>(j)] = hidden;

@@ -461,8 +461,7 @@ Expression Expression::divide(const Expression& a, const Expression& b) {
   if (remainder.terms_.empty()) return quotient;
   if (b.constant() && remainder.constant()) return quotient;  // 0 <= remainder < b
   const Expression &top = remainder, &bottom = b;
-  const Factors common = common_factors(top, bottom);
-  const Expression shared = Expression::of(common, content(bottom, content(top)));
+  const Expression shared = common_divisor(top, bottom);
   if (!shared.is_constant(1))
     return quotient + divide(long_division(top, shared).quotient, long_division(bottom, shared).quotient);
   const Atom* nested = sole_atom(top);  // (x // 2) // 3 is x // 6
@@ -470,6 +469,10 @@ Expression Expression::divide(const Expression& a, const Expression& b) {
       *nested->b.constant() > 0)
     return quotient + divide(nested->a, nested->b * bottom);
   return quotient + of_atom(Atom::Kind::divide, {}, top, bottom);
+}
+
+Expression Expression::common_divisor(const Expression& a, const Expression& b) {
+  return of(common_factors(a, b), std::max<int64_t>(content(b, content(a)), 1));
 }
 
 Expression Expression::modulo(const Expression& a, const Expression& b) {

@@ -35,6 +35,8 @@ class Expression {
   friend bool operator<(const Expression& a, const Expression& b);     // any total order, for containers
   static Expression divide(const Expression& a, const Expression& b);  // floor; exact where the polynomial divides
   static Expression modulo(const Expression& a, const Expression& b);
+  /// A product that divides both: the largest number, and the dimensions that stand in every term.
+  static Expression common_divisor(const Expression& a, const Expression& b);
   static Expression minimum(const Expression& a, const Expression& b);
   static Expression maximum(const Expression& a, const Expression& b);
 

@@ -321,6 +321,9 @@ void Graph::unify(const Expression& first, const Expression& second, const std::
   };
   const auto possible = (a - b).range(dimensions);
   if (possible.lower > 0 || possible.upper < 0) throw disagree();
+  const Expression shared = Expression::common_divisor(a, b);
+  if (!shared.is_constant(1) && shared.range(dimensions).lower > 0)
+    return unify(Expression::divide(a, shared), Expression::divide(b, shared), where);
 
   // A dimension that is nothing but a name takes the other's place: a number or a longer expression stays, of two names
   // the first.

@@ -138,7 +138,7 @@ class Binder {
         std::vector<std::string> names;
         dims.back().collect(names);
         for (std::string& name : names) {
-          if (std::find(names_.begin(), names_.end(), name) == names_.end()) names_.push_back(std::move(name));
+          if (known_.insert(name).second) names_.push_back(std::move(name));
         }
       }
     }
@@ -160,28 +160,32 @@ class Binder {
           throw wrong("--dim {}: input '{}' has axes 0 to {}", text, inputs_[i]->name, int(dims_[i].size()) - 1);
         }
         const Expression& dim = dims_[i][static_cast<size_t>(*axis)];
-        for (const std::string& name : names_) {
-          if (dim == Expression::dimension(name)) return name;
-        }
+        if (const auto name = name_of(dim)) return *name;
         throw wrong("--dim {}: this axis is {}, no dimension of its own", text, dim.text());
       }
     }
     const std::string name = as_name(target);
-    if (std::find(names_.begin(), names_.end(), name) != names_.end()) return name;
+    if (known_.count(name)) return name;
     if (names_.empty()) throw wrong("--dim {}: all sizes of this model are fixed", text);
     throw wrong("--dim {}: there is no dimension '{}'; this model has {}", text, target, fmt::join(names_, ", "));
   }
 
   void settle_batches() {
     for (const Dims& dims : dims_) {
-      for (const std::string& name : names_) {
-        const bool leads = !dims.empty() && dims[0] == Expression::dimension(name);
-        const bool unnamed = name.find(':') != std::string::npos;
-        if (!leads || unnamed || bound_.count(name) || !is_named_like_a_batch(name)) continue;
-        bound_[name] = {name, 1, 1};
-        notes_.push_back(fmt::format("dimension '{}' is 1 (--dim {}=LO..HI makes it variable)", name, name));
-      }
+      const auto name = dims.empty() ? std::nullopt : name_of(dims[0]);
+      if (!name || bound_.count(*name) || !is_named_like_a_batch(*name)) continue;
+      if (name->find(':') != std::string::npos) continue;  // made from the input's name
+      bound_[*name] = {*name, 1, 1};
+      notes_.push_back(fmt::format("dimension '{}' is 1 (--dim {}=LO..HI makes it variable)", *name, *name));
     }
+  }
+
+  /// Where the size is one dimension and nothing else.
+  static std::optional<std::string> name_of(const Expression& size) {
+    std::vector<std::string> names;
+    size.collect(names);
+    if (names.size() == 1 && size == Expression::dimension(names[0])) return names[0];
+    return std::nullopt;
   }
 
   void ask_for_unbound() const {
@@ -210,6 +214,7 @@ class Binder {
   std::vector<std::string>& notes_;
   std::vector<Dims> dims_;
   std::vector<std::string> names_;  // in the order of the inputs; an axis without a text is INPUT:AXIS
+  std::set<std::string> known_;     // the same
   std::map<std::string, Dimension> bound_;
   std::vector<std::string> problems_;
 };

@@ -118,6 +118,7 @@ class Importer {
   void check_operators() {
     std::map<std::string, std::vector<std::string>> missing;
     std::vector<const onnx::Function*> called;
+    std::set<const onnx::Function*> seen;
     const auto check = [&](const onnx::Node& node, const onnx::Opsets& opsets, const std::string& name) {
       const int64_t version = version_of(opsets, node.domain);
       if (const LoweringRow* row = find_row(node.domain, node.op)) {
@@ -125,7 +126,7 @@ class Importer {
         missing[fmt::format("{} as of operator set {} (from {} on it is)", full_name(node), version, row->since)]
             .push_back(name);
       } else if (const onnx::Function* function = find_function(node)) {
-        if (std::find(called.begin(), called.end(), function) == called.end()) called.push_back(function);
+        if (seen.insert(function).second) called.push_back(function);
       } else {
         missing[full_name(node)].push_back(name);
       }
@@ -156,6 +157,8 @@ class Importer {
         problem("input '{}' is of type {}, which is not supported", input->name, onnx::name(input->type));
       } else if (!input->axes) {
         problem("input '{}' has no shape, not even a rank", input->name);
+      } else if (input->axes->size() > most_axes) {
+        problem("input '{}' has {} axes", input->name, input->axes->size());
       }
     }
     if (model_.graph.outputs.empty()) problem("the graph has no outputs");
@@ -233,6 +236,8 @@ class Importer {
     if (initializer != initializers_.end()) {
       try {
         const onnx::Tensor& tensor = *initializer->second;
+        if (tensor.dims.size() > most_axes)
+          throw Error(Fault::model, fmt::format("tensor '{}' has {} axes", value, tensor.dims.size()));
         entry->second = {graph_.constant(std::string(value), onnx::literal(tensor)), tensor.type};
       } catch (const Error& e) {
         problem("{}", e.what());

@@ -28,6 +28,7 @@ std::optional<std::vector<int>> axes_of(Lowering& l, size_t operand, int rank) {
     given = l.numbers(operand);
   }
   if (!given) return std::nullopt;
+  if (given->size() > most_axes) refuse("{} axes", given->size());
   std::vector<int> axes;
   for (const int64_t a : *given) {
     const int axis = Lowering::axis(a, rank);

@@ -155,6 +155,7 @@ void Lowering::expect(std::string_view name, int64_t value) {
 // --- Results ---------------------------------------------------------------------------------------------
 
 void Lowering::result(size_t i, ValueId id, DataType type) {
+  if (graph.value(id).dims.size() > most_axes) refuse("a result of {} axes", graph.value(id).dims.size());
   if (i < results_.size()) results_[i] = {id, type};
 }
 

@@ -32,6 +32,9 @@ struct Refusal {
   std::string what;
 };
 
+/// More axes than any model has on the way; on the device there are at most `max_rank`.
+inline constexpr size_t most_axes = 32;
+
 template <class... Args>
 [[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) {
   throw Refusal{fmt::format(text, std::forward<Args>(args)...)};

@@ -126,7 +126,8 @@ Result negations(Graph& graph, ValueId out) {
 Result means_and_squares(Graph& graph, ValueId out) {
   if (const auto times = scaled(graph, out)) {
     const auto* sum = made_by<Reduce>(graph, times->x);
-    if (sum == nullptr || sum->kind != Reduction::sum || graph.value(out).type != Type::f32) return std::nullopt;
+    const bool squares = sum != nullptr && sum->kind == Reduction::sum_square;
+    if (sum == nullptr || (sum->kind != Reduction::sum && !squares)) return std::nullopt;
     const ValueId x = producer(graph, times->x)->inputs[0];
     Expression size = 1;
     for (const int axis : sum->axes) size = size * graph.value(x).dims[static_cast<size_t>(axis)];
@@ -134,7 +135,8 @@ Result means_and_squares(Graph& graph, ValueId out) {
     if (!count || std::abs(times->factor * static_cast<double>(*count) - 1) > 1e-6) return std::nullopt;
     Reduce mean = *sum;
     mean.kind = Reduction::mean;
-    return Builder(graph, out, {times->x}).add(mean, {x});
+    const Builder build(graph, out, {times->x});
+    return build.add(mean, {squares ? build.map(Step::f_mul, {x, x}) : x});
   }
   const auto* reduce = made_by<Reduce>(graph, out);
   if (reduce == nullptr || reduce->kind != Reduction::sum) return std::nullopt;
@@ -204,6 +206,45 @@ Result booleans(Graph& graph, ValueId out) {
   }
 }
 
+// A function of a boolean and numbers is a select of two numbers.
+Result functions_of_booleans(Graph& graph, ValueId out) {
+  const Map* map = made_by<Map>(graph, out);
+  if (map == nullptr || info(map->step).from != Type::f32 || info(map->step).to != Type::f32) return std::nullopt;
+  if (map->step == Step::f_select) return std::nullopt;
+  ValueId condition = no_value;
+  std::vector<Literal> if_true, if_false;
+  std::vector<ValueId> also;
+  for (const ValueId id : producer(graph, out)->inputs) {
+    const auto number = [](double value) { return Literal::of({}, std::vector<float>{static_cast<float>(value)}); };
+    if (const auto value = uniform(graph, id)) {
+      if_true.push_back(number(*value));
+      if_false.push_back(number(*value));
+      continue;
+    }
+    std::optional<double> yes, no;
+    ValueId own = no_value;
+    if (const auto* cast = operands_of(graph, id, Step::b_to_f)) {
+      own = (*cast)[0], yes = 1, no = 0;
+    } else if (const auto* select = operands_of(graph, id, Step::f_select)) {
+      own = (*select)[0], yes = uniform(graph, (*select)[1]), no = uniform(graph, (*select)[2]);
+    }
+    if (!yes || !no || (condition != no_value && condition != own) || !alone(graph, out, own)) return std::nullopt;
+    condition = own;
+    also.push_back(id);
+    if_true.push_back(number(*yes));
+    if_false.push_back(number(*no));
+  }
+  if (condition == no_value) return std::nullopt;
+  const auto value = [&](const std::vector<Literal>& operands) {
+    std::vector<const Literal*> inputs;
+    for (const Literal& operand : operands) inputs.push_back(&operand);
+    return evaluate(*producer(graph, out), inputs, {})[0].floats()[0];
+  };
+  const float yes = value(if_true), no = value(if_false);
+  const Builder build(graph, out, also);
+  return build.map(Step::f_select, {condition, build.scalar(yes), build.scalar(no)});
+}
+
 // --- Views -----------------------------------------------------------------------------------------------------------
 
 // Which consecutive axes of `from` each axis of `to` is the product of; nothing where it is no mere merging. Sizes of 1
@@ -232,13 +273,33 @@ Result views_of_views(Graph& graph, ValueId out) {
   if (producer(graph, out) == nullptr || producer(graph, out)->inputs.empty()) return std::nullopt;
   const ValueId x = producer(graph, out)->inputs[0];
   const Dims dims = graph.value(out).dims;
-  if (made_by<Reshape>(graph, out) && made_by<Reshape>(graph, x)) return Builder(graph, out).reshape(x, dims);
+  if (made_by<Reshape>(graph, out) && made_by<Reshape>(graph, x)) return Builder(graph, out, {x}).reshape(x, dims);
   if (made_by<Expand>(graph, out) && made_by<Expand>(graph, x))
-    return Builder(graph, out).expand(producer(graph, x)->inputs[0], dims);
+    return Builder(graph, out, {x}).expand(producer(graph, x)->inputs[0], dims);
   const auto* transpose = made_by<Transpose>(graph, out);
   if (transpose == nullptr) return std::nullopt;
   const std::vector<int> permutation = transpose->permutation;
-  if (made_by<Transpose>(graph, x)) return Builder(graph, out).transpose(x, permutation);
+  if (made_by<Transpose>(graph, x)) return Builder(graph, out, {x}).transpose(x, permutation);
+  // Between two transposes axes are split: the first one is of the split axes too.
+  if (made_by<Reshape>(graph, x) && made_by<Transpose>(graph, producer(graph, x)->inputs[0])) {
+    const ValueId turned = producer(graph, x)->inputs[0];
+    const Dims split = graph.value(x).dims;
+    if (const auto groups = merged_axes(split, graph.value(turned).dims)) {
+      const auto& first = made_by<Transpose>(graph, turned)->permutation;
+      std::vector<size_t> from(first.size());  // where the axes of the operand go
+      for (size_t axis = 0; axis < first.size(); ++axis) from[static_cast<size_t>(first[axis])] = axis;
+      Dims operand;
+      std::vector<int> fine(split.size());
+      for (const size_t axis : from)
+        for (const int part : (*groups)[axis]) {
+          fine[static_cast<size_t>(part)] = static_cast<int>(operand.size());
+          operand.push_back(split[static_cast<size_t>(part)]);
+        }
+      const Builder build(graph, out, {x});
+      return build.transpose(build.transpose(build.reshape(producer(graph, turned)->inputs[0], operand), fine),
+                             permutation);
+    }
+  }
   // Only axes of size 1 change places: nothing moves.
   const Dims from = graph.value(x).dims;
   int last = -1;
@@ -248,7 +309,7 @@ Result views_of_views(Graph& graph, ValueId out) {
     moves = moves || axis < last;
     last = axis;
   }
-  if (!moves) return Builder(graph, out).reshape(x, dims);
+  if (!moves) return Builder(graph, out, {x}).reshape(x, dims);
   // The transpose of merged axes is merged afterwards: reshapes meet below and cancel.
   if (made_by<Reshape>(graph, x)) {
     const ValueId inner = producer(graph, x)->inputs[0];
@@ -259,7 +320,7 @@ Result views_of_views(Graph& graph, ValueId out) {
       const auto& group = (*groups)[static_cast<size_t>(axis)];
       fine.insert(fine.end(), group.begin(), group.end());
     }
-    const Builder build(graph, out);
+    const Builder build(graph, out, {x});
     return build.reshape(build.transpose(inner, fine), dims);
   }
   return std::nullopt;
@@ -274,7 +335,7 @@ Result views_sink_below_maps(Graph& graph, ValueId out) {
   const Dims dims = graph.value(out).dims;
   std::optional<std::vector<int>> permutation;
   std::optional<Dims> inner_dims;  // of reshapes
-  std::vector<ValueId> inner;
+  std::vector<ValueId> inner, views;
   for (const ValueId id : operands) {
     const auto* transpose = made_by<Transpose>(graph, id);
     const bool is_view = (transpose || made_by<Reshape>(graph, id)) && graph.value(id).dims == dims && !dims.empty();
@@ -299,10 +360,11 @@ Result views_sink_below_maps(Graph& graph, ValueId out) {
     const bool row = same_last && value.constant && value.dims.size() == 1 && value.dims[0] == dims.back();
     if (!view && !one && !row) return std::nullopt;
     inner.push_back(view ? producer(graph, id)->inputs[0] : id);
+    if (view) views.push_back(id);
   }
-  const Builder build(graph, out);
-  const ValueId result = build.map(step, inner);
-  return permutation ? build.transpose(result, *permutation) : build.reshape(result, dims);
+  const ValueId result = Builder(graph, out).map(step, inner);
+  const Builder view(graph, views.front(), views);  // keeps its name
+  return permutation ? view.transpose(result, *permutation) : view.reshape(result, dims);
 }
 
 // Rows of a product with constant weights stay in the shape they came in.
@@ -318,8 +380,8 @@ Result reshapes_sink_below_products(Graph& graph, ValueId out) {
   if (from.size() < 2 || !(from.back() == to.back())) return std::nullopt;
   inputs[0] = inner;
   const Dims dims = graph.value(out).dims;
-  const Builder build(graph, out);
-  return build.reshape(build.add(op, inputs), dims);
+  const Builder view(graph, producer(graph, out)->inputs[0]);  // keeps its name
+  return view.reshape(Builder(graph, out).add(op, inputs), dims);
 }
 
 Result needless_expands(Graph& graph, ValueId out) {
@@ -416,6 +478,7 @@ constexpr Rewrite rewrites[] = {
     means_and_squares,
     reductions_of_one,
     booleans,
+    functions_of_booleans,
     views_of_views,
     views_sink_below_maps,
     reshapes_sink_below_products,

@@ -34,7 +34,23 @@ std::optional<Sizes> draw_sizes(const Graph& graph, std::mt19937& random) {
   return std::nullopt;
 }
 
-Literal draw(Type type, std::vector<int64_t> dims, bool uneven, std::mt19937& random) {
+// Whether a boolean hides where it is true: the replacement negates it, or selects a large negative number by it.
+bool hides(const Graph& graph, ValueId id, NodeId first_new) {
+  for (const NodeId reader : graph.readers(id)) {
+    if (reader < first_new) continue;
+    const Node& node = graph.node(reader);
+    if (std::holds_alternative<Reshape>(node.operation) && hides(graph, node.outputs[0], first_new)) return true;
+    const auto* map = std::get_if<Map>(&node.operation);
+    if (map == nullptr) continue;
+    if (map->step == Step::b_not) return true;
+    if (map->step == Step::f_select && node.inputs[0] == id && uniform(graph, node.inputs[1]).value_or(0) < 0)
+      return true;
+  }
+  return false;
+}
+
+// `likely` is what a boolean mostly is: always at the start of a row, so that every row of a mask leaves something.
+Literal draw(Type type, std::vector<int64_t> dims, bool uneven, bool likely, std::mt19937& random) {
   Literal shape;
   shape.dims = dims;
   const auto count = static_cast<size_t>(shape.count());
@@ -45,7 +61,9 @@ Literal draw(Type type, std::vector<int64_t> dims, bool uneven, std::mt19937& ra
   }
   if (type == Type::boolean) {
     std::vector<uint8_t> values(count);
-    for (uint8_t& value : values) value = std::bernoulli_distribution(0.7)(random);
+    const auto columns = static_cast<size_t>(dims.empty() ? 1 : std::max<int64_t>(dims.back(), 1));
+    for (size_t i = 0; i < count; ++i)
+      values[i] = (i % columns == 0 || std::bernoulli_distribution(0.7)(random)) == likely;
     return Literal::of_booleans(std::move(dims), std::move(values));
   }
   std::vector<float> values(count);
@@ -61,13 +79,15 @@ Literal draw(Type type, std::vector<int64_t> dims, bool uneven, std::mt19937& ra
 // Values of one trial, each computed or drawn once.
 class Trial {
  public:
-  Trial(const Graph& graph, Sizes sizes, bool uneven, std::mt19937& random)
-      : graph_(graph), sizes_(std::move(sizes)), uneven_(uneven), random_(random) {}
+  Trial(const Graph& graph, Sizes sizes, bool uneven, NodeId first_new, std::mt19937& random)
+      : graph_(graph), sizes_(std::move(sizes)), uneven_(uneven), first_new_(first_new), random_(random) {}
 
   const Literal& leaf(ValueId id) {
     const Value& value = graph_.value(id);
     if (value.constant || depends_on_dimensions_only(graph_, id)) return compute(id);
-    return values_.emplace(id, draw(value.type, evaluate_dims(value.dims, sizes_), uneven_, random_)).first->second;
+    const bool likely = value.type != Type::boolean || !hides(graph_, id, first_new_);
+    return values_.emplace(id, draw(value.type, evaluate_dims(value.dims, sizes_), uneven_, likely, random_))
+        .first->second;
   }
 
   const Literal& compute(ValueId id) {
@@ -94,6 +114,7 @@ class Trial {
   const Graph& graph_;
   const Sizes sizes_;
   const bool uneven_;
+  const NodeId first_new_;
   std::mt19937& random_;
   std::map<ValueId, Literal> values_;
 };
@@ -165,7 +186,7 @@ Check check_fusion(const Graph& graph, ValueId before, ValueId after, NodeId fir
       const auto sizes = draw_sizes(graph, random);
       if (!sizes) break;
       try {
-        Trial run(graph, *sizes, trial == 1, random);
+        Trial run(graph, *sizes, trial == 1, first_new, random);
         for (const ValueId leaf : leaves) run.leaf(leaf);
         result = compare(run.compute(before), run.compute(after), run.sizes_text());
         problem = "nearly everything is NaN on random data";

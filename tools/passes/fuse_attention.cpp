@@ -15,6 +15,7 @@ namespace heed::tools {
 namespace {
 
 constexpr double hides_for_good = -1e9;  // exp of a score so far below the others is 0 whatever the data
+constexpr float hidden = -1e38f;         // added to any score it is itself, and a few of them are still finite
 
 // A term of the scores, in the shape they have where it is added.
 struct Bias {
@@ -24,7 +25,8 @@ struct Bias {
 };
 struct Mask {
   ValueId value;
-  bool keeps;  // what true means
+  bool keeps;   // what true means
+  bool finite;  // hides by a large number instead of -inf: a row that sees nothing is a mean
   Dims scores;
 };
 
@@ -92,13 +94,7 @@ class Reader {
         if (!number || *number * factor > -1e4 || !(graph_.value(parts[i]).dims == dims)) continue;
         auto scores = read(parts[i], factor);
         if (!scores) continue;
-        if (std::isinf(*number)) {
-          scores->masks.push_back({parts[0], i == 1, dims});
-        } else {
-          const ValueId zero = build_.scalar(0), low = build_.scalar(static_cast<float>(*number));
-          scores->biases.push_back(
-              {build_.map(Step::f_select, {parts[0], i == 1 ? zero : low, i == 1 ? low : zero}), factor, dims});
-        }
+        scores->masks.push_back({parts[0], i == 1, !std::isinf(*number), dims});
         return with_shape(scores);
       }
     }
@@ -254,14 +250,13 @@ class Fuser {
                                        text(graph_.value(root_).dims)));
     const auto heads = with_heads(q.x, settled(graph_, build_.swap_last(k.x)), settled(graph_, v));
     if (!heads) return refuse(root_, "queries, keys and values are not of one batch");
-    if (!read_masks(attention)) return std::nullopt;
+    read_masks(attention);
 
     ValueId y = build_.add(attention, operands(*heads));
     // The guard after softmax gives a row of zeros where every key is hidden, as the operation does for booleans and
     // positions; an additive bias of -inf alone is told here.
-    if (guarded_ && bias_ != no_value && graph_.value(bias_).type == Type::f32) {
-      const auto last = static_cast<int>(build_.dims(bias_).size()) - 1;
-      const ValueId most = build_.add(Reduce{Reduction::max, {last}, true}, {bias_});
+    if (guarded_ && guard_on_ != no_value) {
+      const ValueId most = build_.add(Reduce{Reduction::max, {3}, true}, {guard_on_});
       const ValueId some = build_.map(Step::f_less, {build_.scalar(-INFINITY), most});
       y = settled(graph_, build_.map(Step::f_select, {some, y, build_.scalar(0)}));
     }
@@ -392,11 +387,12 @@ class Fuser {
   }
 
   // Sorts what is added and hidden into positions, key padding, and one bias.
-  bool read_masks(Attention& attention) {
+  void read_masks(Attention& attention) {
     std::vector<Bias> biases;
     while (!scores_.biases.empty()) {
       Bias bias = scores_.biases.back();
       scores_.biases.pop_back();
+      bias.value = raised(bias.value);
       if (const auto* sum = operands_of(graph_, bias.value, Step::f_add)) {
         const std::vector<ValueId> parts = *sum;
         for (const ValueId part : parts) scores_.biases.push_back({part, bias.factor, bias.scores});
@@ -408,91 +404,112 @@ class Fuser {
         biases.push_back(std::move(bias));
       }
     }
-    for (const Bias& bias : biases)
-      if (!read_bias(bias, attention)) return false;
+    for (const Bias& bias : biases) read_bias(bias, attention);
     while (!scores_.masks.empty()) {
-      const Mask mask = scores_.masks.back();
+      Mask mask = scores_.masks.back();
       scores_.masks.pop_back();
+      mask.value = raised(mask.value);
       const auto* both = operands_of(graph_, mask.value, mask.keeps ? Step::b_and : Step::b_or);
       if (both != nullptr) {
         const std::vector<ValueId> parts = *both;
-        for (const ValueId part : parts) scores_.masks.push_back({part, mask.keeps, mask.scores});
+        for (const ValueId part : parts) scores_.masks.push_back({part, mask.keeps, mask.finite, mask.scores});
       } else if (const auto* inverse = operands_of(graph_, mask.value, Step::b_not)) {
-        scores_.masks.push_back({(*inverse)[0], !mask.keeps, mask.scores});
+        scores_.masks.push_back({(*inverse)[0], !mask.keeps, mask.finite, mask.scores});
       } else if (made_by<Expand>(graph_, mask.value)) {
-        scores_.masks.push_back({producer(graph_, mask.value)->inputs[0], mask.keeps, mask.scores});
+        scores_.masks.push_back({producer(graph_, mask.value)->inputs[0], mask.keeps, mask.finite, mask.scores});
       } else {
         read_mask(mask, attention);
       }
     }
-    if (mask_ == no_value) return true;
+    guard_on_ = bias_;
+    if (finite_mask_ != no_value) {
+      const ValueId numbers = build_.map(Step::f_select, {finite_mask_, build_.scalar(0), build_.scalar(hidden)});
+      bias_ = bias_ == no_value ? numbers : build_.map(Step::f_add, {bias_, numbers});
+    }
+    if (mask_ == no_value) return;
     if (bias_ == no_value)
       bias_ = mask_;
     else
-      bias_ = build_.map(Step::f_select, {mask_, bias_, build_.scalar(-INFINITY)});
-    return true;
+      guard_on_ = bias_ = build_.map(Step::f_select, {mask_, bias_, build_.scalar(-INFINITY)});
   }
 
-  bool read_bias(const Bias& bias, Attention& attention) {
-    // 0 where a boolean tells to keep, else -inf.
-    if (const auto* select = operands_of(graph_, bias.value, Step::f_select); select && bias.factor > 0) {
-      const auto yes = uniform(graph_, (*select)[1]), no = uniform(graph_, (*select)[2]);
-      if (yes && no && std::max(*yes, *no) == 0 && std::isinf(std::min(*yes, *no))) {
-        scores_.masks.push_back({(*select)[0], *yes == 0, bias.scores});
-        return true;
+  // A reshape of a map, where every operand has its shape or is a number, as the map of reshapes: masks are read from
+  // their end.
+  ValueId raised(ValueId id) {
+    if (!made_by<Reshape>(graph_, id)) return id;
+    const ValueId inner = producer(graph_, id)->inputs[0];
+    const Map* map = made_by<Map>(graph_, inner);
+    if (map == nullptr) return id;
+    const Step step = map->step;
+    const Dims dims = build_.dims(id), from = build_.dims(inner);
+    std::vector<ValueId> operands = producer(graph_, inner)->inputs;
+    for (ValueId& operand : operands) {
+      if (count(build_.dims(operand)).is_constant(1)) {
+        operand = build_.reshape(operand, {});
+      } else if (build_.dims(operand) == from) {
+        operand = build_.reshape(operand, dims);
+      } else {
+        return id;
       }
     }
-    bool infinite = false, finite = false;
+    return build_.map(step, operands);
+  }
+
+  void read_bias(const Bias& bias, Attention& attention) {
+    // 0 where a boolean tells to keep, else -inf or a number that hides for good.
+    if (const auto* select = operands_of(graph_, bias.value, Step::f_select); select && bias.factor > 0) {
+      const auto yes = uniform(graph_, (*select)[1]), no = uniform(graph_, (*select)[2]);
+      if (yes && no && std::max(*yes, *no) == 0 && std::min(*yes, *no) * bias.factor <= hides_for_good) {
+        scores_.masks.push_back({(*select)[0], *yes == 0, !std::isinf(std::min(*yes, *no)), bias.scores});
+        return;
+      }
+    }
+    bool finite = false;
     const auto keep = [&](const Literal& literal, size_t i) -> std::optional<bool> {
       const double value = literal.floats()[i] * bias.factor;
-      infinite = infinite || std::isinf(value);
       finite = finite || (value != 0 && !std::isinf(value));
       if (value == 0) return true;
       return value <= hides_for_good ? std::optional(false) : std::nullopt;
     };
-    if (const auto shape = geometry(graph_, bias.value, bias.scores, keep)) {
-      // A row with every key hidden by finite numbers is a mean, by positions zeros.
-      const bool every_row_sees = shape->offset.range(graph_.dimensions).lower >= 0;
-      if (shape->everything) return true;
-      if ((!finite || every_row_sees) && hide(*shape, attention)) return true;
-    }
+    if (const auto shape = geometry(graph_, bias.value, bias.scores, keep); shape && hide(*shape, finite, attention))
+      return;
     if (const auto& constant = graph_.value(bias.value).constant) {
       const auto values = constant->floats();
       const auto hides = [&](float value) { return value == 0 || (std::isinf(value) && value * bias.factor < 0); };
       if (std::all_of(values.begin(), values.end(), hides)) {
         std::vector<uint8_t> kept(values.size());
         std::transform(values.begin(), values.end(), kept.begin(), [](float value) { return value == 0; });
-        scores_.masks.push_back(
-            {graph_.constant(graph_.value(bias.value).name, Literal::of_booleans(constant->dims, std::move(kept))),
-             true, bias.scores});
-        return true;
+        const Literal mask = Literal::of_booleans(constant->dims, std::move(kept));
+        scores_.masks.push_back({graph_.constant(graph_.value(bias.value).name, mask), true, false, bias.scores});
+        return;
       }
     }
     ValueId value = bias.value;
     if (bias.factor != 1) value = build_.map(Step::f_mul, {value, build_.scalar(static_cast<float>(bias.factor))});
     value = as_scores(value, bias.scores);
     bias_ = bias_ == no_value ? value : build_.map(Step::f_add, {bias_, value});
-    return true;
   }
 
   void read_mask(const Mask& mask, Attention& attention) {
     const auto keep = [&](const Literal& literal, size_t i) -> std::optional<bool> {
       return (literal.booleans()[i] != 0) == mask.keeps;
     };
-    if (const auto shape = geometry(graph_, mask.value, mask.scores, keep))
-      if (shape->everything || hide(*shape, attention)) return;
+    if (const auto shape = geometry(graph_, mask.value, mask.scores, keep);
+        shape && hide(*shape, mask.finite, attention))
+      return;
     ValueId kept = mask.keeps ? mask.value : build_.map(Step::b_not, {mask.value});
     kept = as_scores(kept, mask.scores);
     const Dims dims = build_.dims(kept);
-    if (dims[1].is_constant(1) && dims[2].is_constant(1) && dims[3] == mask.scores.back()) {
-      const ValueId vector = build_.reshape(kept, {dims[0], dims[3]});
-      padding_ = padding_ == no_value ? vector : build_.map(Step::b_and, {padding_, vector});
-    } else {
-      mask_ = mask_ == no_value ? kept : build_.map(Step::b_and, {mask_, kept});
-    }
+    const bool of_keys = dims[1].is_constant(1) && dims[2].is_constant(1) && dims[3] == mask.scores.back();
+    ValueId& place = mask.finite ? finite_mask_ : of_keys ? padding_ : mask_;
+    if (!mask.finite && of_keys) kept = build_.reshape(kept, {dims[0], dims[3]});
+    place = place == no_value ? kept : build_.map(Step::b_and, {place, kept});
   }
 
-  bool hide(const Geometry& shape, Attention& attention) {
+  // A row that sees nothing by a finite mask is a mean, by positions zeros: then every row has to see something.
+  bool hide(const Geometry& shape, bool finite, Attention& attention) {
+    if (shape.everything) return true;
+    if (finite && shape.offset.range(graph_.dimensions).lower < 0) return false;
     if (attention.causal && !(attention.offset == shape.offset)) return false;
     attention.causal = true;
     attention.offset = shape.offset;
@@ -513,7 +530,8 @@ class Fuser {
   bool guarded_ = false;
   Scores scores_;
   Dims level_, batch_;
-  ValueId bias_ = no_value, mask_ = no_value, padding_ = no_value;
+  ValueId bias_ = no_value, mask_ = no_value, finite_mask_ = no_value, padding_ = no_value;
+  ValueId guard_on_ = no_value;  // the part of the bias that may be -inf for a whole row
 };
 
 }  // namespace

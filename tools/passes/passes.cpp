@@ -32,17 +32,33 @@ NodeId main_node(const Graph& graph, ValueId after, NodeId first_new) {
   return node != nullptr && graph.value(after).producer >= first_new ? graph.value(after).producer : -1;
 }
 
-// Puts `after` in the place of `before`; gives the names of the ONNX nodes that are computed by it now.
-std::vector<std::string> install(Graph& graph, ValueId before, ValueId after, NodeId first_new) {
+// Puts `after` in the place of `before` and collects the names of the ONNX nodes that are computed by it now. Where a
+// product or softmax of the region is still needed (somebody else reads it), the fusion would compute it twice: nothing
+// changes, and `kept` is that node.
+std::vector<std::string> install(Graph& graph, ValueId before, ValueId after, NodeId first_new, NodeId& kept) {
   const std::vector<NodeId> old = region(graph, before, {});
+  const NodeId main = main_node(graph, after, first_new);
   graph.replace(before, after);
   graph.order();
+  kept = -1;
   std::vector<std::string> absorbed;
-  for (const NodeId id : old)
-    if (graph.node(id).dead)
-      for (const std::string& name : graph.node(id).absorbed)
-        if (std::find(absorbed.begin(), absorbed.end(), name) == absorbed.end()) absorbed.push_back(name);
-  if (const NodeId id = main_node(graph, after, first_new); id >= 0) graph.node(id).absorbed = absorbed;
+  const std::vector<NodeId> needed = main < 0 ? std::vector<NodeId>{} : region(graph, graph.node(main).outputs[0], {});
+  for (const NodeId id : old) {
+    if (!graph.node(id).dead) {
+      const Operation& operation = graph.node(id).operation;
+      const bool heavy = std::holds_alternative<Matmul>(operation) || std::holds_alternative<Softmax>(operation);
+      if (heavy && main >= 0 && std::find(needed.begin(), needed.end(), id) == needed.end()) kept = id;
+      continue;
+    }
+    for (const std::string& name : graph.node(id).absorbed)
+      if (std::find(absorbed.begin(), absorbed.end(), name) == absorbed.end()) absorbed.push_back(name);
+  }
+  if (kept >= 0) {
+    graph.replace(after, before);
+    graph.order();
+    return {};
+  }
+  if (main >= 0) graph.node(main).absorbed = absorbed;
   return absorbed;
 }
 
@@ -63,8 +79,12 @@ void apply(Graph& graph, const Fusion& fusion, Report& report) {
     if (offer && *offer != root) {
       const Check check = check_fusion(graph, root, *offer, first_new);
       if (check.same) {
-        const auto absorbed = install(graph, root, *offer, first_new);
-        report.fused.push_back({fusion.concept_name, name, absorbed, check.error});
+        NodeId kept = -1;
+        const auto absorbed = install(graph, root, *offer, first_new, kept);
+        if (kept < 0)
+          report.fused.push_back({fusion.concept_name, name, absorbed, check.error});
+        else
+          report.missed.push_back({fusion.concept_name, graph.node(kept).name, "its result is needed on its own"});
       } else {
         report.missed.push_back({fusion.concept_name, name, "undone, the results differ: " + check.problem});
       }
@@ -92,6 +112,7 @@ void optimise(Graph& graph, Report& report, const Progress& progress) {
     apply(graph, fusion, report);
     if (report.fused.size() != before) canonicalise(graph);
   }
+  tell("mark weights", 1);
   mark_weights(graph);
   for (const NodeId id : graph.order()) {
     Node& node = graph.node(id);
@@ -99,7 +120,6 @@ void optimise(Graph& graph, Report& report, const Progress& progress) {
     for (ValueId& output : node.outputs)
       if (output != no_value && graph.readers(output).empty()) output = no_value;
   }
-  tell("canonical form", 1);
 }
 
 }  // namespace heed::tools

@@ -11,13 +11,11 @@
 #include <unordered_map>
 
 #include "tools/error.h"
+#include "tools/plan/bounds.h"
+#include "tools/plan/pack.h"
 
 namespace heed::tools {
 namespace {
-
-constexpr uint64_t round_up(uint64_t value, uint64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 template <class Operation>
 const Operation* as(const Node& node) {
@@ -53,71 +51,6 @@ std::vector<std::byte> bytes_of(const Literal& literal, const std::string& name)
   return bytes_of(values);
 }
 
-/// [K, N] row-major -> [ceil(N / 16)][K][16], the columns past N zeros (kernels/matmul/matmul.h).
-std::vector<float> panels(std::span<const float> b, int64_t k, int64_t n) {
-  std::vector<float> packed(static_cast<size_t>(round_up(static_cast<uint64_t>(n), 16)) * static_cast<size_t>(k));
-  for (int64_t row = 0; row < k; ++row)
-    for (int64_t column = 0; column < n; ++column)
-      packed[static_cast<size_t>(((column / 16) * k + row) * 16 + column % 16)] =
-          b[static_cast<size_t>(row * n + column)];
-  return packed;
-}
-
-/// Where ONNX has each of the kernel's gates: lstm i, f, g, o out of iofc; gru z, r, n out of zrh.
-std::vector<int64_t> gate_order(Cell cell) {
-  switch (cell) {
-    case Cell::lstm:
-      return {0, 2, 3, 1};
-    case Cell::gru:
-      return {0, 1, 2};
-    case Cell::rnn:
-      return {0};
-  }
-  return {};
-}
-
-/// [D][gates * H][columns] in ONNX's order of gates -> [D][U / 16][gates][columns][16] (kernels/recurrent/recurrent.h).
-std::vector<float> recurrent_panels(std::span<const float> weights, Cell cell, int64_t directions, int64_t hidden,
-                                    int64_t columns) {
-  const std::vector<int64_t> order = gate_order(cell);
-  const auto gates = static_cast<int64_t>(order.size());
-  const int64_t blocks = (hidden + 15) / 16;
-  std::vector<float> packed(static_cast<size_t>(directions * blocks * gates * columns * 16));
-  for (int64_t direction = 0; direction < directions; ++direction)
-    for (int64_t gate = 0; gate < gates; ++gate)
-      for (int64_t unit = 0; unit < hidden; ++unit)
-        for (int64_t column = 0; column < columns; ++column) {
-          const int64_t row = (direction * gates + order[static_cast<size_t>(gate)]) * hidden + unit;
-          const int64_t place =
-              ((((direction * blocks + unit / 16) * gates + gate) * columns + column) * 16) + unit % 16;
-          packed[static_cast<size_t>(place)] = weights[static_cast<size_t>(row * columns + column)];
-        }
-  return packed;
-}
-
-/// [D][2 * gates * H], input's and recurrent bias -> [D][U / 16][gates][16], the two summed. With `separate` (GRU with
-/// linear_before_reset) the last gate keeps the recurrent one apart, as one gate more.
-std::vector<float> recurrent_bias(std::span<const float> bias, Cell cell, int64_t directions, int64_t hidden,
-                                  bool separate) {
-  const std::vector<int64_t> order = gate_order(cell);
-  const auto gates = static_cast<int64_t>(order.size());
-  const int64_t blocks = (hidden + 15) / 16, vectors = gates + (separate ? 1 : 0);
-  std::vector<float> packed(static_cast<size_t>(directions * blocks * vectors * 16));
-  if (bias.empty()) return packed;
-  for (int64_t direction = 0; direction < directions; ++direction)
-    for (int64_t gate = 0; gate < gates; ++gate)
-      for (int64_t unit = 0; unit < hidden; ++unit) {
-        const int64_t from = (direction * 2 * gates + order[static_cast<size_t>(gate)]) * hidden + unit;
-        const float of_input = bias[static_cast<size_t>(from)];
-        const float of_state = bias[static_cast<size_t>(from + gates * hidden)];
-        const int64_t block = (direction * blocks + unit / 16) * vectors;
-        const bool apart = separate && gate == gates - 1;
-        packed[static_cast<size_t>((block + gate) * 16 + unit % 16)] = apart ? of_input : of_input + of_state;
-        if (apart) packed[static_cast<size_t>((block + gates) * 16 + unit % 16)] = of_state;
-      }
-  return packed;
-}
-
 class Lowering {
  public:
   explicit Lowering(Graph graph) : graph_(std::move(graph)) {}
@@ -150,7 +83,7 @@ class Lowering {
       const View from = view_of(graph_.outputs[i].value);
       if (!same_elements(from, wanted[i])) copy(from, wanted[i], graph_.outputs[i].name, {});
     }
-    bound();
+    bound(out_);
     return std::move(out_);
   }
 
@@ -593,7 +526,7 @@ class Lowering {
     if (is_packed) {
       const int64_t rows = *k.constant(), columns = *n.constant();
       b = constant_view(weights.name, Type::f32, {(columns + 15) / 16, rows, 16},
-                        bytes_of(panels(weights.constant->floats(), rows, columns)));
+                        bytes_of(matmul_panels(weights.constant->floats(), rows, columns)));
     }
     add(OperatorKind::matmul, places.node.name, places.node.absorbed, MatmulParams{op.activation, is_packed, {}},
         {a, b, bias, residual}, {y}, macs);
@@ -714,7 +647,7 @@ class Lowering {
       return value.constant->floats();
     };
     const int64_t directions = op.direction == Direction::both ? 2 : 1;
-    const auto gates = static_cast<int64_t>(gate_order(op.cell).size());
+    const int64_t gates = gates_of(op.cell);
     const int64_t blocks = (op.hidden + 15) / 16;
     const Expression inputs = places.inputs[0]->dims[2];
     const int64_t channels = *inputs.constant();
@@ -751,34 +684,6 @@ class Lowering {
     return static_cast<int32_t>(std::max<int64_t>(1, std::min({wanted, affordable, all})));
   }
 
-  // --- Bounds -------------------------------------------------------------------------------------------------------
-
-  /// Capacities and scratch over the whole range of the dimensions.
-  void bound() {
-    const Settings settings = settings_of(out_.dimensions, out_.constraints);
-    if (settings.points.empty())
-      throw Error(Fault::model, "no values of the dimensions satisfy the constraints of the model");
-    for (Storage& storage : out_.storages) {
-      if (storage.constant) continue;
-      int64_t most = 1;
-      if (settings.exhaustive)
-        for (const auto& point : settings.points) most = std::max(most, storage.bytes.evaluate(point));
-      else
-        most = std::max(most, storage.bytes.range(out_.dimensions).upper);
-      storage.capacity = round_up(static_cast<uint64_t>(most), 64);
-    }
-    // Scratch grows with every size, so the upper bounds are enough where not every setting was tried.
-    std::vector<std::map<std::string, int64_t>> points = settings.points;
-    if (!settings.exhaustive) {
-      points.emplace_back();
-      for (const auto& [name, dimension] : out_.dimensions) points.back()[name] = dimension.upper;
-    }
-    for (LoweredOperator& op : out_.operators)
-      for (const auto& point : points)
-        op.scratch =
-            std::max(op.scratch, round_up(operator_of(op.kind).scratch(ContractAt(out_, op, point).contract()), 64));
-  }
-
   Graph graph_;
   Lowered out_;
   std::vector<NodeId> order_;
@@ -790,89 +695,10 @@ class Lowering {
   std::map<int, View> copies_;  // by the tensor that was copied
 };
 
-template <class T>
-void store(std::vector<std::byte>& bytes, const T& value) {
-  const size_t at = bytes.size();
-  bytes.resize(at + sizeof value);
-  std::memcpy(bytes.data() + at, &value, sizeof value);
-}
-
 }  // namespace
 
 Lowered lower(Graph graph) {
   return Lowering(std::move(graph)).run();
-}
-
-ContractAt::ContractAt(const Lowered& lowered, const LoweredOperator& op,
-                       const std::map<std::string, int64_t>& dimensions) {
-  shapes_.reserve(op.inputs.size() + op.outputs.size());
-  const auto shape = [&](int number) -> const Shape* {
-    if (number == -1) return nullptr;
-    const View& view = lowered.tensors[static_cast<size_t>(number)].view;
-    Shape result{};
-    result.type = view.type;
-    result.rank = static_cast<uint8_t>(view.dims.size());
-    result.constant = lowered.storages[static_cast<size_t>(view.storage)].constant;
-    for (size_t axis = 0; axis < view.dims.size(); ++axis) {
-      result.dims[axis] = static_cast<int32_t>(view.dims[axis].evaluate(dimensions));
-      result.strides[axis] = static_cast<int32_t>(view.strides[axis].evaluate(dimensions));
-    }
-    shapes_.push_back(result);
-    return &shapes_.back();
-  };
-  for (const int number : op.inputs) inputs_.push_back(shape(number));
-  for (const int number : op.outputs) outputs_.push_back(shape(number));
-  std::visit(Overloaded{[&](const Elementwise& program) {
-                          ElementwiseParams head{};
-                          head.source_count = static_cast<uint8_t>(program.sources.size());
-                          head.immediate_count = static_cast<uint8_t>(program.immediates.size());
-                          head.instruction_count = static_cast<uint8_t>(program.instructions.size());
-                          head.output_count = static_cast<uint8_t>(program.results.size());
-                          std::copy(program.results.begin(), program.results.end(), head.results);
-                          store(params_, head);
-                          for (const auto& source : program.sources)
-                            store(params_, Source{source.kind,
-                                                  static_cast<uint8_t>(source.axis),
-                                                  {},
-                                                  static_cast<int32_t>(source.value.evaluate(dimensions))});
-                          for (const uint32_t immediate : program.immediates) store(params_, immediate);
-                          for (const Instruction& instruction : program.instructions) store(params_, instruction);
-                        },
-                        [&](const AttentionLowered& attention) {
-                          AttentionParams params = attention.params;
-                          params.offset = static_cast<int32_t>(attention.offset.evaluate(dimensions));
-                          store(params_, params);
-                        },
-                        [&](const auto& params) { store(params_, params); }},
-             op.params);
-  contract_ = {inputs_.data(), outputs_.data(), static_cast<int>(inputs_.size()), static_cast<int>(outputs_.size()),
-               params_.data()};
-}
-
-Settings settings_of(const std::map<std::string, Dimension>& dimensions, const std::vector<Constraint>& constraints) {
-  constexpr int64_t few = 4096;
-  int64_t combinations = 1;
-  for (const auto& [name, dimension] : dimensions)
-    combinations = std::min(few + 1, combinations * std::min(few + 1, dimension.upper - dimension.lower + 1));
-  Settings settings{{{}}, combinations <= few};
-  for (const auto& [name, dimension] : dimensions) {
-    std::vector<std::map<std::string, int64_t>> next;
-    const int64_t step =
-        settings.exhaustive || dimension.upper == dimension.lower ? 1 : dimension.upper - dimension.lower;
-    for (const auto& point : settings.points)
-      for (int64_t value = dimension.lower; value <= dimension.upper && next.size() < few; value += step) {
-        next.push_back(point);
-        next.back()[name] = value;
-      }
-    settings.points = std::move(next);
-  }
-  std::erase_if(settings.points, [&](const auto& point) {
-    return std::any_of(constraints.begin(), constraints.end(), [&](const Constraint& constraint) {
-      const int64_t left = constraint.left.evaluate(point), right = constraint.right.evaluate(point);
-      return constraint.relation == Constraint::Relation::equal ? left != right : left > right;
-    });
-  });
-  return settings;
 }
 
 }  // namespace heed::tools

@@ -86,25 +86,4 @@ struct Lowered {
 /// beyond 32 bits, operands over rank 8.
 Lowered lower(Graph graph);
 
-/// An operator's shapes and parameters for given dimensions: what its contract judges by.
-class ContractAt {
- public:
-  ContractAt(const Lowered& lowered, const LoweredOperator& op, const std::map<std::string, int64_t>& dimensions);
-  const Contract& contract() const { return contract_; }
-
- private:
-  std::vector<Shape> shapes_;
-  std::vector<const Shape*> inputs_, outputs_;
-  std::vector<std::byte> params_;
-  Contract contract_;
-};
-
-/// Settings of the dimensions that bounds are judged at: all of them where they are few, else every combination of
-/// lower and upper bounds (`exhaustive` says which). Settings that break a constraint are left out.
-struct Settings {
-  std::vector<std::map<std::string, int64_t>> points;
-  bool exhaustive;
-};
-Settings settings_of(const std::map<std::string, Dimension>& dimensions, const std::vector<Constraint>& constraints);
-
 }  // namespace heed::tools

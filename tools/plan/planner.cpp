@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "tools/plan/bounds.h"
+
 namespace heed::tools {
 namespace {
 
@@ -70,10 +72,11 @@ class Aliasing {
     }
     for (const auto& input : lowered.inputs) lives_[storage_of(input.tensor)].touch(0);
     for (const auto& output : lowered.outputs) lives_[storage_of(output.tensor)].touch(count);
-    // Settings at which contracts are asked: few are enough, since equal views are equal as expressions.
-    const Settings settings = settings_of(lowered.dimensions, lowered.constraints);
-    points_.push_back(settings.points.front());
-    points_.push_back(settings.points.back());
+    // Few points are enough: equal views are equal as expressions.
+    const Points points = points_of(lowered.dimensions, lowered.constraints);
+    points_ = {points.all.front(), points.all.back()};
+    const ShapeTable table(lowered);
+    for (const Point& point : points_) shapes_.push_back(table.at(point));
     in_place_.assign(lowered.operators.size(), false);
     for (int i = 0; i < count; ++i) join(i);
   }
@@ -131,15 +134,17 @@ class Aliasing {
   }
 
   bool allowed(const LoweredOperator& op, int input, int output) const {
-    return std::all_of(points_.begin(), points_.end(), [&](const auto& point) {
-      return operator_of(op.kind).in_place(ContractAt(lowered_, op, point).contract(), input, output);
-    });
+    for (size_t i = 0; i < points_.size(); ++i)
+      if (!operator_of(op.kind).in_place(ContractAt(op, shapes_[i], points_[i]).contract(), input, output))
+        return false;
+    return true;
   }
 
   const Lowered& lowered_;
   std::vector<Life> lives_;
   Union one_;
-  std::vector<std::map<std::string, int64_t>> points_;
+  std::vector<Point> points_;
+  std::vector<std::vector<Shape>> shapes_;  // at the points
   std::vector<bool> in_place_;
 };
 

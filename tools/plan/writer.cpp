@@ -9,6 +9,7 @@
 #include "format/heed_generated.h"
 #include "heed/sha256.h"
 #include "tools/error.h"
+#include "tools/plan/bounds.h"
 
 namespace heed::tools {
 namespace {
@@ -316,41 +317,7 @@ class Writer {
   ExpressionTable* expressions_ = nullptr;
 };
 
-bool holds(const Constraint& constraint, const std::map<std::string, Dimension>& ranges) {
-  const Expression::Range left = constraint.left.range(ranges), right = constraint.right.range(ranges);
-  if (left.lower > right.upper) return false;
-  return constraint.relation == Constraint::Relation::less_equal || right.lower <= left.upper;
-}
-
 }  // namespace
-
-std::map<std::string, int64_t> start_point(const std::map<std::string, Dimension>& dimensions,
-                                           const std::vector<Constraint>& constraints) {
-  // Depth first, large values first: the first setting found is the one wanted. What the bounds of the rest already
-  // rule out is not looked into.
-  std::vector<std::string> names;
-  for (const auto& [name, dimension] : dimensions) names.push_back(name);
-  int64_t budget = 10'000'000;
-  auto ranges = dimensions;
-  const std::function<bool(size_t)> search = [&](size_t depth) {
-    if (--budget < 0) return false;
-    if (!std::all_of(constraints.begin(), constraints.end(), [&](const Constraint& c) { return holds(c, ranges); }))
-      return false;
-    if (depth == names.size()) return true;
-    Dimension& range = ranges[names[depth]];
-    const Dimension whole = dimensions.at(names[depth]);
-    for (int64_t value = whole.upper; value >= whole.lower; --value) {
-      range.lower = range.upper = value;
-      if (search(depth + 1)) return true;
-    }
-    range = whole;
-    return false;
-  };
-  if (!search(0)) throw Error(Fault::model, "no values of the dimensions satisfy the constraints of the model");
-  std::map<std::string, int64_t> result;
-  for (const auto& [name, range] : ranges) result[name] = range.lower;
-  return result;
-}
 
 std::vector<std::byte> write(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions) {
   return Writer(lowered, plan, fusions).run();

@@ -14,9 +14,4 @@ namespace heed::tools {
 /// bits.
 std::vector<std::byte> write(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions);
 
-/// What a new session's dimensions are: in their order, each the largest value that the constraints allow given those
-/// before it and some permitted value of those after it. Throws Error(model) where no values are permitted.
-std::map<std::string, int64_t> start_point(const std::map<std::string, Dimension>& dimensions,
-                                           const std::vector<Constraint>& constraints);
-
 }  // namespace heed::tools

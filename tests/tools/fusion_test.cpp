@@ -1,0 +1,632 @@
+#include <doctest/doctest.h>
+
+#include "tests/tools/written.h"
+
+using namespace heed;
+using namespace heed::test;
+
+namespace {
+
+const float infinity = INFINITY;
+
+// --- Attention -------------------------------------------------------------------------------------------------------
+
+struct Heads : Written {
+  Expression batch = dimension("batch", 1, 64), queries = dimension("queries", 1, 32), keys = dimension("keys", 1, 32);
+  Sizes sizes{{"batch", 2}, {"queries", 5}, {"keys", 7}};
+  ValueId q = input("q", {batch, 4, queries, 16}), k = input("k", {batch, 4, keys, 16}),
+          v = input("v", {batch, 4, keys, 8});
+
+  ValueId turned(ValueId x) { return transpose(x, {0, 1, 3, 2}); }
+  ValueId scores() { return over(matmul(q, turned(k)), 4); }
+  void end(ValueId scores) { output(matmul(softmax(scores), v)); }
+
+  // One attention and nothing else but views of its operands.
+  const Node& fused(Optimised& done) {
+    CHECK(done.fused("attention") == 1);
+    CHECK(done.report.missed.empty());
+    CHECK(done.nodes<Softmax>() == 0);
+    CHECK(done.nodes<Matmul>() == 0);
+    const Node& node = done.the<Attention>();
+    CHECK(done.attributes<Attention>().scale == doctest::Approx(0.25));
+    REQUIRE(node.mark);
+    CHECK(node.mark->queries == "q");
+    CHECK(node.mark->keys == "k");
+    return node;
+  }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Heads, "attention: a scale on the scores") {
+  SUBCASE("divided") {
+    end(over(matmul(q, turned(k)), 4));
+  }
+  SUBCASE("multiplied") {
+    end(times(matmul(q, turned(k)), 0.25f));
+  }
+  SUBCASE("as a tensor of one element") {
+    end(map(Step::f_mul, {number(0.25f, {1}), matmul(q, turned(k))}));
+  }
+  SUBCASE("on the queries") {
+    end(matmul(times(q, 0.25f), turned(k)));
+  }
+  SUBCASE("on the keys, before and after they are turned") {
+    end(matmul(q, times(turned(times(k, 0.5f)), 0.5f)));
+  }
+  SUBCASE("split over both") {
+    end(matmul(times(q, 0.5f), times(turned(k), 0.5f)));
+  }
+  SUBCASE("under a negation") {
+    end(one(Step::f_neg, matmul(q, times(turned(k), -0.25f))));
+  }
+  Optimised done(*this, sizes);
+  const Node& node = fused(done);
+  CHECK(node.inputs == std::vector<ValueId>{q, k, v});
+  CHECK(std::find(node.absorbed.begin(), node.absorbed.end(), "n1") != node.absorbed.end());
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: keys turned through three dimensions") {
+  const ValueId flat = transpose(reshape(k, {4 * batch, keys, 16}), {0, 2, 1});
+  end(matmul(times(q, 0.5f), times(reshape(flat, {batch, 4, 16, keys}), 0.5f)));
+  Optimised done(*this, sizes);
+  CHECK(fused(done).inputs == std::vector<ValueId>{q, k, v});
+}
+
+TEST_CASE("attention: any number of leading axes") {
+  Written w;
+  Dims lead;
+  SUBCASE("none") {}
+  SUBCASE("a batch") {
+    lead = {w.dimension("batch", 1, 8)};
+  }
+  SUBCASE("three") {
+    lead = {w.dimension("batch", 1, 8), 2, 3};
+  }
+  const auto shape = [&](int64_t time, int64_t channels) {
+    Dims dims = lead;
+    dims.insert(dims.end(), {Expression(time), Expression(channels)});
+    return dims;
+  };
+  const ValueId q = w.input("q", shape(5, 8)), k = w.input("k", shape(4, 8)), v = w.input("v", shape(4, 6));
+  std::vector<int> swap(lead.size() + 2);
+  for (size_t i = 0; i < swap.size(); ++i) swap[i] = static_cast<int>(i);
+  std::swap(swap[lead.size()], swap[lead.size() + 1]);
+  w.output(w.matmul(w.softmax(w.times(w.matmul(q, w.transpose(k, swap)), 0.3f)), v));
+  Optimised done(w, {{"batch", 3}});
+  CHECK(done.fused("attention") == 1);
+  CHECK(done.attributes<Attention>().scale == doctest::Approx(0.3));
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: causal masks, however they are made") {
+  const auto hidden = [&] { return one(Step::b_not, causal(queries, keys)); };
+  SUBCASE("a select with -inf") {
+    end(select(causal(queries, keys), scores(), number(-infinity)));
+  }
+  SUBCASE("its inverse") {
+    end(select(hidden(), number(-infinity), scores()));
+  }
+  SUBCASE("a sum with 0 and -inf") {
+    end(add(scores(), select(causal(queries, keys), number(0), number(-infinity))));
+  }
+  SUBCASE("a sum with a large number") {
+    end(add(scores(), times(one(Step::b_to_f, hidden()), -3.4028235e38f)));
+  }
+  SUBCASE("before the scale") {
+    end(over(select(causal(queries, keys), matmul(q, turned(k)), number(-infinity)), 4));
+  }
+  SUBCASE("expanded to every head") {
+    const ValueId mask = expand(reshape(causal(queries, keys), {1, 1, queries, keys}), {batch, 4, queries, keys});
+    end(select(mask, scores(), number(-infinity)));
+  }
+  Optimised done(*this, sizes);
+  const Node& node = fused(done);
+  CHECK(node.inputs == std::vector<ValueId>{q, k, v});
+  CHECK(done.attributes<Attention>().causal);
+  CHECK(done.attributes<Attention>().offset == 0);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: a constant causal mask") {
+  graph.unify(queries, 6, "test");
+  graph.unify(keys, 6, "test");
+  std::vector<float> mask(36, 0.0f);
+  for (size_t i = 0; i < 36; ++i)
+    if (i % 6 > i / 6) mask[i] = -infinity;
+  end(add(scores(), graph.constant("mask", Literal::of({1, 1, 6, 6}, mask))));
+  Optimised done(*this, {{"batch", 2}});
+  CHECK(fused(done).inputs.size() == 3);
+  CHECK(done.attributes<Attention>().causal);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: the last query sees every key") {
+  // Queries end where the keys end: key <= query + (keys - queries).
+  const Expression offset = keys - queries;
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  const ValueId visible = map(Step::i_less_equal, {key, map(Step::i_add, {query, add_node(Size{offset}, {})})});
+  end(select(visible, scores(), number(-infinity)));
+  Optimised done(*this, sizes);
+  CHECK(fused(done).inputs.size() == 3);
+  CHECK(done.attributes<Attention>().offset == offset);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands beside causal") {
+  const ValueId keep = input("keep", {batch, keys}, Type::boolean);
+  const ValueId wide = reshape(keep, {batch, 1, 1, keys});
+  bool is_causal = true;
+  SUBCASE("alone") {
+    is_causal = false;
+    end(select(wide, scores(), number(-infinity)));
+  }
+  SUBCASE("and causal in one mask") {
+    end(select(map(Step::b_and, {causal(queries, keys), wide}), scores(), number(-infinity)));
+  }
+  SUBCASE("neither hidden nor padding") {
+    const ValueId hidden = map(Step::b_or, {one(Step::b_not, causal(queries, keys)), one(Step::b_not, wide)});
+    end(select(hidden, number(-infinity), scores()));
+  }
+  SUBCASE("two sums") {
+    const ValueId position = select(causal(queries, keys), number(0), number(-infinity));
+    end(add(add(scores(), position), select(wide, number(0), number(-infinity))));
+  }
+  Optimised done(*this, sizes);
+  const Node& node = fused(done);
+  REQUIRE(node.inputs.size() == 5);
+  CHECK(node.inputs[3] == no_value);
+  CHECK(node.inputs[4] == keep);
+  CHECK(done.attributes<Attention>().causal == is_causal);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: other masks and biases are tensors") {
+  SUBCASE("a boolean for each query") {
+    const ValueId mask = input("mask", {batch, 1, queries, keys}, Type::boolean);
+    end(select(mask, scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    CHECK(fused(done).inputs[3] == mask);
+  }
+  SUBCASE("a large number keeps its place: a row without keys stays a mean") {
+    const ValueId keep = input("keep", {batch, 1, 1, keys}, Type::boolean);
+    end(select(keep, scores(), number(-1e9f)));
+    Optimised done(*this, sizes);
+    const Node& node = fused(done);
+    REQUIRE(node.inputs.size() == 4);
+    CHECK(graph.value(node.inputs[3]).type == Type::f32);
+    CHECK(graph.value(node.inputs[3]).dims == Dims{batch, 1, 1, keys});
+  }
+  SUBCASE("an additive tensor, scaled after it was added") {
+    const ValueId bias = input("bias", {4, queries, keys});
+    end(times(add(times(matmul(q, turned(k)), 0.125f), bias), 2));
+    Optimised done(*this, sizes);
+    const Node& node = fused(done);
+    REQUIRE(node.inputs.size() == 4);
+    CHECK(graph.value(node.inputs[3]).dims == Dims{1, 4, queries, keys});
+  }
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: the guard against NaN goes with the mask") {
+  const auto guarded = [&](ValueId scores) {
+    const ValueId weights = softmax(scores);
+    output(matmul(select(one(Step::f_is_nan, weights), number(0), weights), v));
+  };
+  SUBCASE("boolean: rows without keys are zeros anyway") {
+    guarded(select(input("mask", {batch, 1, queries, keys}, Type::boolean), scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    fused(done);
+    CHECK(done.nodes<Map>() == 0);
+  }
+  SUBCASE("additive: rows that see nothing are told from the mask") {
+    const ValueId mask = input("mask", {batch, 1, queries, keys}, Type::boolean);
+    // A float mask from outside, as far as the graph can tell.
+    guarded(add(scores(), map(Step::f_log, {one(Step::b_to_f, mask)})));
+    Optimised done(*this, sizes);
+    CHECK(done.fused("attention") == 1);
+    CHECK(done.nodes<Softmax>() == 0);
+  }
+}
+
+TEST_CASE("attention: groups of heads share keys") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId k = w.input("k", {batch, 2, 5, 16}), v = w.input("v", {batch, 2, 5, 16});
+  SUBCASE("repeated by unsqueeze, expand, reshape") {
+    const ValueId q = w.input("q", {batch, 6, 5, 16});
+    const auto repeated = [&](ValueId x) {
+      return w.reshape(w.expand(w.reshape(x, {batch, 2, 1, 5, 16}), {batch, 2, 3, 5, 16}), {batch, 6, 5, 16});
+    };
+    w.output(w.matmul(w.softmax(w.times(w.matmul(q, w.transpose(repeated(k), {0, 1, 3, 2})), 0.25f)), repeated(v)));
+    Optimised done(w, {{"batch", 2}});
+    CHECK(done.the<Attention>().inputs == std::vector<ValueId>{q, k, v});
+  }
+  SUBCASE("an axis of their own") {
+    const ValueId q = w.input("q", {batch, 2, 3, 5, 16});
+    const auto one = [&](ValueId x) { return w.reshape(x, {batch, 2, 1, 5, 16}); };
+    w.output(w.matmul(w.softmax(w.matmul(q, w.transpose(one(k), {0, 1, 2, 4, 3}))), one(v)));
+    Optimised done(w, {{"batch", 2}});
+    const Node& node = done.the<Attention>();
+    CHECK(w.graph.value(node.inputs[0]).dims == Dims{batch, 6, 5, 16});
+    CHECK(node.inputs[1] == k);
+    CHECK(node.inputs[2] == v);
+  }
+  SUBCASE("one for all") {
+    const ValueId q = w.input("q", {batch, 6, 5, 16}), k1 = w.input("k1", {batch, 1, 5, 16}),
+                  v1 = w.input("v1", {batch, 1, 5, 16});
+    w.output(w.matmul(w.softmax(w.matmul(q, w.transpose(k1, {0, 1, 3, 2}))), v1));
+    Optimised done(w, {{"batch", 2}});
+    CHECK(done.the<Attention>().inputs == std::vector<ValueId>{q, k1, v1});
+  }
+}
+
+TEST_CASE("attention: scores that change between batch and heads on their way") {
+  // As torch.bmm makes it: [batch * heads, queries, keys], but the mask is added to [batch, heads, queries, keys].
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId q = w.input("q", {4 * batch, 5, 8}), k = w.input("k", {4 * batch, 5, 8}),
+                v = w.input("v", {4 * batch, 5, 8});
+  const ValueId keep = w.input("keep", {batch, 1, 1, 5}, Type::boolean);
+  const ValueId scores = w.reshape(w.matmul(q, w.transpose(k, {0, 2, 1})), {batch, 4, 5, 5});
+  const ValueId masked = w.select(keep, scores, w.number(-infinity));
+  w.output(w.reshape(w.matmul(w.softmax(w.reshape(masked, {4 * batch, 5, 5})), v), {batch, 4, 5, 8}));
+  Optimised done(w, {{"batch", 2}});
+  CHECK(done.fused("attention") == 1);
+  const Node& node = done.the<Attention>();
+  CHECK(w.graph.value(node.inputs[0]).dims == Dims{batch, 4, 5, 8});
+  CHECK(node.inputs.size() == 5);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: what is not fused says where it differs") {
+  SUBCASE("scores behind a function") {
+    const ValueId capped = one(Step::f_tanh, scores());
+    end(capped);
+    Optimised done(*this, sizes);
+    CHECK(done.fused("attention") == 0);
+    REQUIRE(done.report.missed.size() == 1);
+    CHECK(done.report.missed[0].concept_name == "attention");
+    CHECK(done.report.missed[0].node == "n4");
+    CHECK(done.report.missed[0].reason.find("f_tanh") != std::string::npos);
+    CHECK(done.the<Softmax>().mark);
+  }
+  SUBCASE("weights that are an output too") {
+    const ValueId weights = softmax(scores());
+    output(weights);
+    output(matmul(weights, v));
+    Optimised done(*this, sizes);
+    CHECK(done.fused("attention") == 0);
+    REQUIRE(done.report.missed.size() == 1);
+    CHECK(done.report.missed[0].reason.find("needed on its own") != std::string::npos);
+    CHECK(done.the<Softmax>().mark);
+  }
+  SUBCASE("a classifier is not even looked at") {
+    output(softmax(scores()));
+    Optimised done(*this, sizes);
+    CHECK(done.report.missed.empty());
+    CHECK(!done.the<Softmax>().mark);
+  }
+}
+
+// --- Additive attention ----------------------------------------------------------------------------------------------
+
+TEST_CASE("a weighted sum is a product, and its softmax is marked") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId states = w.input("states", {batch, 5, 8});
+  const ValueId scores = w.matmul(w.one(Step::f_tanh, w.matmul(states, w.weights({8, 8}))), w.weights({8, 1}));
+  ValueId weights = no_value;
+  SUBCASE("softmax over the middle axis") {
+    weights = w.add_node(Softmax{1}, {scores});
+  }
+  SUBCASE("softmax between transposes") {
+    weights = w.transpose(w.softmax(w.transpose(scores, {0, 2, 1})), {0, 2, 1});
+  }
+  w.output(w.add_node(Reduce{Reduction::sum, {1}, false}, {w.mul(weights, states)}));
+  Optimised done(w, {{"batch", 3}});
+  CHECK(done.fused("weighted sum") == 1);
+  CHECK(done.nodes<Reduce>() == 0);
+  const Node& softmax = done.the<Softmax>();
+  REQUIRE(softmax.mark);
+  CHECK(softmax.mark->keys == "states");
+  CHECK(done.nodes<Transpose>() == 0);
+}
+
+// --- Normalisation ---------------------------------------------------------------------------------------------------
+
+TEST_CASE("layer_norm: any arithmetic that computes it") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.input("x", {batch, 5, 16}), scale = w.weights({16}), bias = w.weights({16});
+  const ValueId mean = w.mean(x), d = w.sub(x, mean);
+  const ValueId variance = w.mean(w.pow(d, 2));
+  const ValueId root = w.one(Step::f_sqrt, w.plus(variance, 1e-5f));
+  size_t operands = 3;
+  SUBCASE("TorchScript") {
+    w.output(w.add(w.mul(w.div(d, root), scale), bias));
+  }
+  SUBCASE("square as a product, reciprocal root") {
+    const ValueId r = w.one(Step::f_reciprocal, w.one(Step::f_sqrt, w.plus(w.mean(w.mul(d, d)), 1e-5f)));
+    w.output(w.add(w.mul(w.mul(d, r), scale), bias));
+  }
+  SUBCASE("pow -0.5, difference computed twice") {
+    const ValueId r = w.pow(w.plus(w.mean(w.pow(w.sub(x, mean), 2)), 1e-5f), -0.5f);
+    w.output(w.add(bias, w.mul(scale, w.mul(w.sub(x, mean), r))));
+  }
+  SUBCASE("batch-norm form") {
+    const ValueId r = w.mul(w.div(w.number(1), root), scale);
+    w.output(w.add(w.mul(x, r), w.sub(bias, w.mul(mean, r))));
+  }
+  SUBCASE("mean of squares minus square of the mean") {
+    const ValueId r = w.one(Step::f_sqrt, w.plus(w.sub(w.mean(w.mul(x, x)), w.mul(mean, mean)), 1e-3f));
+    w.output(w.add(w.mul(w.div(d, r), scale), bias));
+  }
+  SUBCASE("sums divided by their number") {
+    const ValueId m = w.over(w.reduce(Reduction::sum, x), 16), e = w.sub(x, m);
+    const ValueId v = w.times(w.reduce(Reduction::sum, w.mul(e, e)), 1.0f / 16);
+    w.output(w.add(w.mul(w.div(e, w.one(Step::f_sqrt, w.plus(v, 1e-5f))), scale), bias));
+  }
+  SUBCASE("scale before the division") {
+    w.output(w.add(w.div(w.mul(d, scale), root), bias));
+  }
+  SUBCASE("under a residual sum, which is not part of it") {
+    w.output(w.add(x, w.add(w.mul(w.div(d, root), scale), bias)));
+  }
+  SUBCASE("without scale and bias") {
+    w.output(w.div(d, root));
+    operands = 1;
+  }
+  Optimised done(w, {{"batch", 3}});
+  CHECK(done.fused("layer_norm") == 1);
+  CHECK(done.report.missed.empty());
+  const Node& node = done.the<Normalize>();
+  CHECK(done.attributes<Normalize>().kind == Normalization::layer);
+  CHECK(done.attributes<Normalize>().epsilon ==
+        doctest::Approx(done.nodes<Reduce>() == 0 ? done.attributes<Normalize>().epsilon : 0));
+  CHECK(done.nodes<Reduce>() == 0);
+  CHECK(std::count_if(node.inputs.begin(), node.inputs.end(), [](ValueId id) { return id != no_value; }) ==
+        static_cast<int>(operands));
+}
+
+TEST_CASE("layer_norm over two axes") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.input("x", {batch, 5, 4});
+  const ValueId d = w.sub(x, w.mean(x, 2));
+  const ValueId root = w.one(Step::f_sqrt, w.plus(w.mean(w.mul(d, d), 2), 1e-5f));
+  w.output(w.add(w.mul(w.div(d, root), w.weights({5, 4})), w.weights({5, 4})));
+  Optimised done(w, {{"batch", 2}});
+  CHECK(done.fused("layer_norm") == 1);
+  CHECK(w.graph.value(done.the<Normalize>().inputs[1]).dims == Dims{20});
+}
+
+TEST_CASE("rms_norm") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.input("x", {batch, 5, 16}), scale = w.weights({16});
+  const ValueId square = w.plus(w.mean(w.pow(x, 2)), 1e-6f);
+  SUBCASE("division by the root") {
+    w.output(w.mul(scale, w.div(x, w.one(Step::f_sqrt, square))));
+  }
+  SUBCASE("product with the reciprocal root") {
+    w.output(w.mul(w.mul(x, w.div(w.number(1), w.one(Step::f_sqrt, square))), scale));
+  }
+  Optimised done(w, {{"batch", 2}});
+  CHECK(done.fused("rms_norm") == 1);
+  CHECK(done.attributes<Normalize>().kind == Normalization::rms);
+  CHECK(done.attributes<Normalize>().epsilon == 1e-6f);
+}
+
+TEST_CASE("a deviation that divides nothing is no layer_norm, and the report says so") {
+  Written w;
+  const ValueId x = w.input("x", {3, 16});
+  const ValueId d = w.sub(x, w.mean(x));
+  w.output(w.one(Step::f_sqrt, w.plus(w.mean(w.mul(d, d)), 1e-5f)));
+  Optimised done(w, {});
+  CHECK(done.fused("layer_norm") == 0);
+  REQUIRE(done.report.missed.size() == 1);
+  CHECK(done.report.missed[0].concept_name == "layer_norm");
+}
+
+// --- Functions of one value ------------------------------------------------------------------------------------------
+
+TEST_CASE("functions are recognised by what they compute") {
+  Written w;
+  const ValueId x = w.input("x", {4, 9});
+  const auto erf = [&](ValueId u) { return w.one(Step::f_erf, u); };
+  const auto tanh = [&](ValueId u) { return w.one(Step::f_tanh, u); };
+  const auto exp = [&](ValueId u) { return w.one(Step::f_exp, u); };
+  const float half = 0.5f, root2 = 1.41421356f, c = 0.7978845608f;
+  const ValueId cubic = w.add(x, w.times(w.pow(x, 3), 0.044715f));
+  std::string expected = "gelu";
+  SUBCASE("gelu, TorchScript") {
+    w.output(w.times(w.mul(x, w.plus(erf(w.over(x, root2)), 1)), half));
+  }
+  SUBCASE("gelu, dynamo") {
+    w.output(w.mul(x, w.mul(w.number(half), w.plus(erf(w.over(x, root2)), 1))));
+  }
+  SUBCASE("gelu, half first") {
+    w.output(w.mul(w.times(x, half), w.add(w.number(1), erf(w.times(x, 0.70710678f)))));
+  }
+  SUBCASE("gelu, multiplied out") {
+    w.output(w.mul(x, w.plus(w.times(erf(w.over(x, root2)), half), half)));
+  }
+  SUBCASE("gelu of something scaled") {
+    const ValueId y = w.times(x, 3);
+    w.output(w.times(w.mul(y, w.plus(erf(w.over(y, root2)), 1)), half));
+  }
+  SUBCASE("gelu, twice it") {
+    w.output(w.plus(w.mul(x, w.plus(erf(w.over(x, root2)), 1)), 0.25f)), expected = "";
+  }
+  SUBCASE("tanh form") {
+    w.output(w.mul(w.times(x, half), w.plus(tanh(w.times(cubic, c)), 1))), expected = "gelu_tanh";
+  }
+  SUBCASE("tanh form, factored") {
+    const ValueId u = w.mul(w.times(x, c), w.plus(w.times(w.mul(x, x), 0.044715f), 1));
+    w.output(w.times(w.mul(x, w.plus(tanh(u), 1)), half)), expected = "gelu_tanh";
+  }
+  SUBCASE("silu") {
+    w.output(w.mul(x, w.one(Step::f_sigmoid, x))), expected = "silu";
+  }
+  SUBCASE("silu as a division") {
+    w.output(w.div(x, w.plus(exp(w.one(Step::f_neg, x)), 1))), expected = "silu";
+  }
+  SUBCASE("sigmoid") {
+    w.output(w.div(w.number(1), w.add(w.number(1), exp(w.one(Step::f_neg, x))))), expected = "sigmoid";
+  }
+  SUBCASE("softplus") {
+    w.output(w.one(Step::f_log, w.plus(exp(x), 1))), expected = "softplus";
+  }
+  SUBCASE("relu") {
+    w.output(w.map(Step::f_max, {w.number(0), x})), expected = "relu";
+  }
+  SUBCASE("another constant is another function") {
+    w.output(w.times(w.mul(x, w.plus(erf(w.over(x, 1.4f)), 1)), half)), expected = "";
+  }
+  Optimised done(w, {});
+  CAPTURE(expected);
+  CHECK(done.report.fused.size() == (expected.empty() ? 0u : 1u));
+  if (!expected.empty()) {
+    CHECK(done.fused(expected) == 1);
+    CHECK(done.report.missed.empty());
+  } else {
+    REQUIRE(done.report.missed.size() == 1);
+    CHECK(done.report.missed[0].concept_name == "gelu");
+  }
+}
+
+TEST_CASE("softmax, written out") {
+  for (const bool guarded : {true, false})
+    for (const bool divided : {true, false}) {
+      Written w;
+      const ValueId x = w.input("x", {3, 4, 9});
+      const ValueId shifted = guarded ? w.sub(x, w.reduce(Reduction::max, x)) : x;
+      const ValueId e = w.one(Step::f_exp, shifted), sum = w.reduce(Reduction::sum, e);
+      w.output(divided ? w.div(e, sum) : w.mul(e, w.one(Step::f_reciprocal, sum)));
+      Optimised done(w, {});
+      CHECK(done.fused("softmax") == 1);
+      CHECK(done.nodes<Map>() == 0);
+    }
+}
+
+// --- Matrix products -------------------------------------------------------------------------------------------------
+
+TEST_CASE("matmul takes bias, residual and activation into its epilogue") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.input("x", {batch, 5, 8}), weights = w.weights({8, 16}), bias = w.weights({16});
+  const ValueId residual = w.input("residual", {batch, 5, 16});
+  const ValueId product = w.matmul(x, weights);
+  Activation activation = Activation::none;
+  bool has_bias = true, has_residual = false;
+  SUBCASE("bias") {
+    w.output(w.add(product, bias));
+  }
+  SUBCASE("bias first") {
+    w.output(w.add(bias, product));
+  }
+  SUBCASE("bias and residual") {
+    w.output(w.add(residual, w.add(product, bias))), has_residual = true;
+  }
+  SUBCASE("residual, then activation") {
+    w.output(w.one(Step::f_relu, w.add(w.add(product, bias), residual)));
+    has_residual = true, activation = Activation::relu;
+  }
+  SUBCASE("decomposed gelu") {
+    const ValueId y = w.add(product, bias);
+    w.output(w.times(w.mul(y, w.plus(w.one(Step::f_erf, w.over(y, 1.41421356f)), 1)), 0.5f));
+    activation = Activation::gelu;
+  }
+  SUBCASE("silu, no bias") {
+    w.output(w.one(Step::f_silu, product)), has_bias = false, activation = Activation::silu;
+  }
+  SUBCASE("rows flattened for the product") {
+    const ValueId flat = w.matmul(w.reshape(x, {5 * batch, 8}), weights);
+    w.output(w.add(w.reshape(w.add(flat, bias), {batch, 5, 16}), residual));
+    has_residual = true;
+  }
+  SUBCASE("alpha is in the weights") {
+    w.output(w.add(w.times(product, 0.5f), bias));
+  }
+  Optimised done(w, {{"batch", 3}});
+  CHECK(done.fused("matmul epilogue") == 1);
+  const Node& node = done.the<Matmul>();
+  CHECK(done.graph.order().size() == 1);
+  CHECK(done.attributes<Matmul>().activation == activation);
+  CHECK((node.inputs.size() > 2 && node.inputs[2] != no_value) == has_bias);
+  CHECK((node.inputs.size() > 3 && node.inputs[3] == residual) == has_residual);
+}
+
+TEST_CASE("matmul: what others read stays") {
+  Written w;
+  const ValueId x = w.input("x", {5, 8});
+  const ValueId product = w.matmul(x, w.weights({8, 8}));
+  w.output(product);
+  w.output(w.add(product, w.weights({8})));
+  Optimised done(w, {});
+  CHECK(done.fused("matmul epilogue") == 0);
+}
+
+// --- The check -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Each of these takes something for what it is not.
+std::optional<ValueId> tanh_form_for_erf_form(Graph& graph, ValueId root, std::optional<Miss>&) {
+  if (!operands_of(graph, root, Step::f_gelu)) return std::nullopt;
+  return Builder(graph, root).map(Step::f_gelu_tanh, {(*operands_of(graph, root, Step::f_gelu))[0]});
+}
+std::optional<ValueId> forgets_the_scale(Graph& graph, ValueId root, std::optional<Miss>&) {
+  if (!made_by<Softmax>(graph, root)) return std::nullopt;
+  const auto scores = scaled(graph, producer(graph, root)->inputs[0]);
+  return scores ? std::optional(Builder(graph, root).add(*made_by<Softmax>(graph, root), {scores->x})) : std::nullopt;
+}
+std::optional<ValueId> other_epsilon(Graph& graph, ValueId root, std::optional<Miss>&) {
+  const auto* normalize = made_by<Normalize>(graph, root);
+  if (normalize == nullptr || normalize->epsilon != 1e-5f) return std::nullopt;
+  return Builder(graph, root).add(Normalize{normalize->kind, 1e-6f}, producer(graph, root)->inputs);
+}
+std::optional<ValueId> other_shape(Graph& graph, ValueId root, std::optional<Miss>&) {
+  if (!made_by<Softmax>(graph, root)) return std::nullopt;
+  const Builder build(graph, root);
+  return build.reshape(build.add(*made_by<Softmax>(graph, root), producer(graph, root)->inputs),
+                       {count(build.dims(root))});
+}
+
+}  // namespace
+
+TEST_CASE("a wrong fusion is undone and reported with its numbers") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.input("x", {batch, 16});
+  const ValueId normal = w.add_node(Normalize{Normalization::layer, 1e-5f}, {x});
+  w.output(w.softmax(w.times(w.one(Step::f_gelu, normal), 0.5f)));
+  const auto before = results(w.graph, {{"batch", 3}});
+  Report report;
+  Fusion wrong{"wrong", nullptr};
+  SUBCASE("another function") {
+    wrong.fuse = tanh_form_for_erf_form;
+  }
+  SUBCASE("a forgotten scale") {
+    wrong.fuse = forgets_the_scale;
+  }
+  SUBCASE("another epsilon") {
+    wrong.fuse = other_epsilon;
+  }
+  SUBCASE("another shape") {
+    wrong.fuse = other_shape;
+  }
+  apply(w.graph, wrong, report);
+  CHECK(report.fused.empty());
+  REQUIRE(report.missed.size() == 1);
+  CHECK(report.missed[0].concept_name == "wrong");
+  CHECK(report.missed[0].reason.find("instead of") != std::string::npos);
+  const auto after = results(w.graph, {{"batch", 3}});
+  CHECK(std::equal(after[0].floats().begin(), after[0].floats().end(), before[0].floats().begin()));
+}
+
+TEST_CASE("a fusion that is right is installed, and names what it absorbed") {
+  Written w;
+  const ValueId x = w.input("x", {4, 8});
+  w.output(w.mul(x, w.one(Step::f_sigmoid, x)));
+  Optimised done(w, {});
+  REQUIRE(done.report.fused.size() == 1);
+  CHECK(done.report.fused[0].node == "n2");
+  CHECK(done.report.fused[0].absorbed == std::vector<std::string>{"n1", "n2"});
+  CHECK(done.report.fused[0].largest_error < 1e-6);
+  CHECK(done.the<Map>().absorbed == std::vector<std::string>{"n1", "n2"});
+}

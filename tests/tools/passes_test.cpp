@@ -1,0 +1,169 @@
+#include <doctest/doctest.h>
+
+#include "tests/tools/written.h"
+
+using namespace heed;
+using namespace heed::test;
+
+namespace {
+
+struct Fixture : Written {
+  Expression batch = dimension("batch", 1, 64);
+  Sizes sizes{{"batch", 3}};
+
+  // The canonical form of y, which computes the same.
+  ValueId canonical(ValueId y) {
+    output(y);
+    Graph before = graph;
+    canonicalise(graph);
+    check_same(results(graph, sizes), results(before, sizes));
+    return graph.outputs[0].value;
+  }
+  template <class Op>
+  int nodes() {
+    int count = 0;
+    for (const NodeId id : graph.order()) count += std::holds_alternative<Op>(graph.node(id).operation);
+    return count;
+  }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Fixture, "views meet and cancel") {
+  const ValueId x = input("x", {batch, 4, 5, 6});
+  SUBCASE("transposes") {
+    CHECK(canonical(transpose(transpose(x, {0, 2, 1, 3}), {0, 2, 1, 3})) == x);
+  }
+  SUBCASE("reshapes") {
+    CHECK(canonical(reshape(reshape(x, {4 * batch, 30}), {batch, 4, 5, 6})) == x);
+  }
+  SUBCASE("a transpose of axes of size 1 is a reshape") {
+    const ValueId y = canonical(transpose(reshape(x, {batch, 1, 120}), {1, 0, 2}));
+    CHECK(made_by<Reshape>(graph, y));
+    CHECK(nodes<Transpose>() == 0);
+  }
+  SUBCASE("a transpose of merged axes") {
+    const ValueId turned = transpose(reshape(x, {4 * batch, 5, 6}), {0, 2, 1});
+    const ValueId y = canonical(transpose(reshape(turned, {batch, 4, 6, 5}), {0, 1, 3, 2}));
+    CHECK(y == x);
+  }
+  SUBCASE("through maps") {
+    const ValueId turned = transpose(x, {0, 1, 3, 2});
+    const ValueId y = canonical(transpose(times(one(Step::f_exp, turned), 2), {0, 1, 3, 2}));
+    CHECK(nodes<Transpose>() == 0);
+    CHECK(operands_of(graph, y, Step::f_mul));
+  }
+  SUBCASE("two operands turned alike") {
+    const ValueId a = transpose(x, {3, 2, 1, 0}), b = transpose(one(Step::f_exp, x), {3, 2, 1, 0});
+    canonical(transpose(add(a, b), {3, 2, 1, 0}));
+    CHECK(nodes<Transpose>() == 0);
+  }
+  SUBCASE("not two turned otherwise") {
+    const ValueId square = input("square", {6, 6});
+    canonical(add(transpose(square, {1, 0}), square));
+    CHECK(nodes<Transpose>() == 1);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "what broadcasts need not be expanded") {
+  const ValueId x = input("x", {batch, 4, 5}), row = input("row", {5});
+  SUBCASE("an operand") {
+    canonical(add(x, expand(row, {batch, 4, 5})));
+    CHECK(nodes<Expand>() == 0);
+  }
+  SUBCASE("unless it makes the size") {
+    canonical(add(reshape(expand(row, {4, 5}), {1, 4, 5}), input("z", {1, 1, 5})));
+    CHECK(nodes<Expand>() == 1);
+  }
+  SUBCASE("batches of a product") {
+    canonical(matmul(x, expand(input("b", {5, 7}), {batch, 5, 7})));
+    CHECK(nodes<Expand>() == 0);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "arithmetic") {
+  const ValueId x = input("x", {batch, 8});
+  SUBCASE("nothing") {
+    CHECK(canonical(over(times(plus(x, 0), 1), 1)) == x);
+  }
+  SUBCASE("a neutral operand that makes the shape stays") {
+    CHECK(canonical(add(number(0, {4, 1, 1}), x)) != x);
+  }
+  SUBCASE("powers") {
+    const ValueId y = canonical(pow(x, 2));
+    REQUIRE(operands_of(graph, y, Step::f_mul));
+    CHECK((*operands_of(graph, y, Step::f_mul))[0] == x);
+  }
+  SUBCASE("a mean") {
+    const ValueId y = canonical(times(reduce(Reduction::sum, x), 0.125f));
+    REQUIRE(made_by<Reduce>(graph, y));
+    CHECK(made_by<Reduce>(graph, y)->kind == Reduction::mean);
+  }
+  SUBCASE("a sum of squares") {
+    const ValueId y = canonical(reduce(Reduction::sum, pow(x, 2)));
+    CHECK(made_by<Reduce>(graph, y)->kind == Reduction::sum_square);
+    CHECK(producer(graph, y)->inputs[0] == x);
+  }
+  SUBCASE("negations") {
+    const ValueId z = input("z", {batch, 8});
+    const ValueId y = canonical(add(one(Step::f_neg, x), z));
+    REQUIRE(operands_of(graph, y, Step::f_sub));
+    CHECK(*operands_of(graph, y, Step::f_sub) == std::vector<ValueId>{z, x});
+  }
+  SUBCASE("equal nodes are one") {
+    canonical(add(one(Step::f_exp, times(x, 2)), one(Step::f_exp, times(x, 2))));
+    CHECK(graph.order().size() == 3);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "selects and booleans") {
+  const ValueId x = input("x", {batch, 8}), mask = input("mask", {batch, 8}, Type::boolean);
+  SUBCASE("double negation through numbers") {
+    const ValueId not_mask = map(Step::f_equal, {one(Step::b_to_f, mask), number(0)});
+    const ValueId y = canonical(select(not_mask, number(-1), x));
+    REQUIRE(operands_of(graph, y, Step::f_select));
+    CHECK((*operands_of(graph, y, Step::f_select))[0] == mask);
+    CHECK((*operands_of(graph, y, Step::f_select))[1] == x);
+  }
+  SUBCASE("a condition that is known") {
+    const ValueId always = graph.constant("t", Literal::of_booleans({1}, {1}));
+    CHECK(canonical(select(always, x, number(0))) == x);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "indices at equal distances are slices") {
+  const ValueId x = input("x", {batch, 8});
+  const auto gather = [&](std::vector<int64_t> dims, std::vector<int64_t> places) {
+    return add_node(Gather{1}, {x, graph.constant("i", Literal::of(std::move(dims), std::move(places)))});
+  };
+  SUBCASE("one") {
+    canonical(gather({}, {-1}));
+  }
+  SUBCASE("every other, backwards") {
+    canonical(gather({3}, {7, 5, 3}));
+  }
+  SUBCASE("any") {
+    canonical(gather({3}, {7, 5, 4}));
+    CHECK(nodes<Gather>() == 1);
+    return;
+  }
+  CHECK(nodes<Gather>() == 0);
+  CHECK(nodes<Slice>() == 1);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a recurrent layer that starts from zeros has no initial state") {
+  const ValueId x = input("x", {5, batch, 3});
+  const ValueId zeros = expand(number(0, {1, 1, 1}), {2, batch, 4});
+  const ValueId state = add_node(Slice{{1, 0, 0}, {1, 1, 1}, {1, batch, 4}}, {zeros});
+  const NodeId lstm = graph.add(Recurrent{Cell::lstm, Direction::forward, false, 4},
+                                {x, weights({1, 16, 3}), weights({1, 16, 4}), no_value, state, state}, "lstm");
+  output(graph.node(lstm).outputs[0]);
+  Report report;
+  optimise(graph, report);
+  const Node& node = graph.node(lstm);
+  CHECK(node.inputs[4] == no_value);
+  CHECK(node.inputs[5] == no_value);
+  CHECK(node.outputs[1] == no_value);
+  CHECK(node.outputs[2] == no_value);
+  CHECK(graph.order().size() == 1);
+}

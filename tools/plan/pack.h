@@ -1,0 +1,25 @@
+#pragma once
+/// Constants as the kernels want them: weights in panels of 16 outputs, zeros where the outputs are no multiple.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/recurrent/recurrent.h"
+
+namespace heed::tools {
+
+/// [K, N] row-major -> [ceil(N / 16)][K][16] (kernels/matmul/matmul.h).
+std::vector<float> matmul_panels(std::span<const float> b, int64_t k, int64_t n);
+
+/// A recurrent layer's w or r: [D][gates * H][columns] in ONNX's order of gates -> [D][U / 16][gates][columns][16]
+/// (kernels/recurrent/recurrent.h).
+std::vector<float> recurrent_panels(std::span<const float> weights, Cell cell, int64_t directions, int64_t hidden,
+                                    int64_t columns);
+
+/// Its biases: [D][2 * gates * H], the input's and the recurrent one, or nothing -> [D][U / 16][gates][16], the two
+/// summed. With `separate` (GRU with linear_before_reset) the last gate keeps the recurrent one apart, as one vector
+/// more.
+std::vector<float> recurrent_bias(std::span<const float> bias, Cell cell, int64_t directions, int64_t hidden,
+                                  bool separate);
+
+}  // namespace heed::tools
