@@ -18,7 +18,7 @@ static_assert(sizeof(heed_model) == HEED_MODEL_BYTES && sizeof(heed_session) == 
 static_assert(std::is_trivially_copyable_v<Model> && std::is_trivially_copyable_v<Session>);  // memcpy moves a handle
 
 // The two lists of numbers are one.
-static_assert(static_cast<int>(heed::Code::constraint_broken) == HEED_CONSTRAINT_BROKEN);
+static_assert(static_cast<int>(heed::Code::state_full) == HEED_STATE_FULL);
 static_assert(static_cast<int>(heed::Code::contract) == HEED_CONTRACT);
 static_assert(static_cast<int>(heed::Code::too_large) == HEED_TOO_LARGE);
 static_assert(static_cast<int>(heed::Type::u8) == HEED_U8);
@@ -160,6 +160,12 @@ heed_status heed_session_run(heed_session* session) {
 
 void heed_session_reset(heed_session* session) {
   of(session).reset();
+}
+
+int32_t heed_session_position(const heed_session* session, int32_t* upper) {
+  const auto position = of(session).model().position();
+  if (upper != nullptr) *upper = position ? position->upper : -1;
+  return of(session).position();
 }
 
 void heed_sha256(const void* bytes, size_t size, char hex[65]) {

@@ -29,7 +29,7 @@ using enum Code;
 #include "kernels/operators.inc"
 #undef HEED_OPERATOR
 static_assert(static_cast<int>(format::Type::MAX) == static_cast<int>(Type::u8));
-static_assert(static_cast<int>(format::Expression::MAX) == static_cast<int>(ExpressionNode::Op::maximum));
+static_assert(static_cast<int>(format::Expression::MAX) == static_cast<int>(ExpressionNode::Op::position));
 static_assert(static_cast<int>(format::Activation::MAX) == activation_count - 1);
 static_assert(static_cast<int>(format::Reduction::MAX) == static_cast<int>(Reduction::arg_min));
 static_assert(static_cast<int>(format::Cell::MAX) == static_cast<int>(Cell::rnn));
@@ -210,10 +210,10 @@ Status apply(format::Expression op, int64_t a, int64_t b, int64_t& result) {
   return {};
 }
 
-Status evaluate_expressions(const format::Model& model, Tables& tables) {
+Status evaluate_expressions(const format::Model& model, Tables& tables, uint32_t begin, uint32_t end) {
   const auto values = tables.all_values();
   const auto dimensions = tables.current_dimensions();
-  for (uint32_t i = 0; i < values.size(); ++i) {
+  for (uint32_t i = begin; i < end; ++i) {
     const auto& node = *model.expressions()->Get(i);
     switch (node.op()) {
       case format::Expression::constant:
@@ -222,17 +222,36 @@ Status evaluate_expressions(const format::Model& model, Tables& tables) {
       case format::Expression::dimension:
         values[i] = dimensions[static_cast<uint32_t>(node.a())];
         break;
+      case format::Expression::position:
+        values[i] = tables.position;
+        break;
       default:
         HEED_TRY(apply(node.op(), values[static_cast<uint32_t>(node.a())], values[static_cast<uint32_t>(node.b())],
                        values[i]));
     }
   }
+  return {};
+}
+
+/// The first expression, and the first tensor, that may depend on the position.
+uint32_t first_expression(const format::Model& model) {
+  return model.position() == nullptr ? size(model.expressions()) : model.position()->expressions();
+}
+uint32_t first_tensor(const format::Model& model) {
+  return model.position() == nullptr ? size(model.tensors()) : model.position()->tensors();
+}
+
+/// The constraints that depend on the position, or the others.
+Status check_constraints(const format::Model& model, Tables& tables, bool stepped) {
+  const auto values = tables.all_values();
   for (uint32_t i = 0; i < size(model.constraints()); ++i) {
     const auto& constraint = *model.constraints()->Get(i);
+    if (stepped != (std::max(constraint.left(), constraint.right()) >= first_expression(model))) continue;
     const int64_t left = values[constraint.left()], right = values[constraint.right()];
     const bool holds = constraint.relation() == format::Relation::equal ? left == right : left <= right;
     if (holds) continue;
-    Status status = refuse(constraint_broken, "the dimensions break a constraint of the model", left, right);
+    Status status = stepped ? refuse(state_full, "the state has no room for another run", left, right)
+                            : refuse(constraint_broken, "the dimensions break a constraint of the model", left, right);
     status.where = view(constraint.text()).data();
     return status;
   }
@@ -332,6 +351,9 @@ void write_expression(const format::Model& model, uint32_t index, int binding, i
     case format::Expression::modulo:
       infix("%", 2, 3);
       break;
+    case format::Expression::position:
+      out << view(model.position()->name());
+      break;
     case format::Expression::minimum:
     case format::Expression::maximum:
       out << (node.op() == format::Expression::minimum ? "min(" : "max(");
@@ -341,6 +363,45 @@ void write_expression(const format::Model& model, uint32_t index, int binding, i
       out << ")";
       break;
   }
+}
+
+Status evaluate_tensors(const format::Model& model, Tables& tables, uint32_t begin, uint32_t end) {
+  const auto tensors = tables.all_tensors();
+  for (uint32_t i = begin; i < end; ++i) {
+    const auto& row = *model.tensors()->Get(i);
+    if (Status status = evaluate_tensor(model, row, tables.all_values(), tensors[i]); !status.ok()) {
+      status.tensor_index = static_cast<int32_t>(i);
+      status.where = view(row.name()).data();
+      return status;
+    }
+  }
+  return {};
+}
+
+/// Of the operators whose params depend on the position, or of the others.
+Status evaluate_params(const format::Model& model, Tables& tables, bool stepped) {
+  const auto operators = tables.all_operators();
+  for (uint32_t i = 0; i < operators.size(); ++i) {
+    if (stepped != (operators[i].stepped_params != 0)) continue;
+    const auto& row = *model.operators()->Get(i);
+    if (Status status = evaluate_params(row, tables.all_values(), tables.params_at(operators[i].params));
+        !status.ok()) {
+      status.operator_index = static_cast<int32_t>(i);
+      status.where = view(row.name()).data();
+      return status;
+    }
+  }
+  return {};
+}
+
+bool has_stepped_params(const format::Operator& row, uint32_t first) {
+  if (const auto* attention = row.params_as_Attention()) return attention->offset() >= first;
+  if (const auto* program = row.params_as_Elementwise())
+    for (uint32_t i = 0; i < size(program->sources()); ++i)
+      if (const auto& source = *program->sources()->Get(i);
+          source.kind() == format::SourceKind::dimension && source.expression() >= first)
+        return true;
+  return false;
 }
 
 Port port(const format::Model& model, const format::Border& row) {
@@ -392,6 +453,9 @@ void decode(std::span<const std::byte> file, Tables& tables) {
     const auto number = [](int32_t tensor) { return tensor == -1 ? absent : static_cast<uint16_t>(tensor); };
     for (uint32_t k = 0; k < record.input_count; ++k) *operand++ = number(row.inputs()->Get(k));
     for (uint32_t k = 0; k < record.output_count; ++k) *operand++ = number(row.outputs()->Get(k));
+    for (const uint16_t* k = record.operands; k != operand; ++k)
+      if (*k != absent && *k >= first_tensor(model)) record.stepped_shapes = 1;
+    record.stepped_params = has_stepped_params(row, first_expression(model));
     if (row.scratch() != -1) {
       const auto& buffer = *model.buffers()->Get(static_cast<uint32_t>(row.scratch()));
       record.scratch = buffer.offset();
@@ -414,27 +478,34 @@ void decode(std::span<const std::byte> file, Tables& tables) {
 
 Status evaluate(std::span<const std::byte> file, Tables& tables) {
   const format::Model& model = root(file);
-  HEED_TRY(evaluate_expressions(model, tables));
-  const auto values = tables.all_values();
-  const auto tensors = tables.all_tensors();
-  for (uint32_t i = 0; i < tensors.size(); ++i) {
-    const auto& row = *model.tensors()->Get(i);
-    if (Status status = evaluate_tensor(model, row, values, tensors[i]); !status.ok()) {
-      status.tensor_index = static_cast<int32_t>(i);
-      status.where = view(row.name()).data();
-      return status;
-    }
+  HEED_TRY(evaluate_expressions(model, tables, 0, first_expression(model)));
+  HEED_TRY(check_constraints(model, tables, false));
+  if (model.position() != nullptr) {
+    const int64_t step = tables.all_values()[model.position()->step()];
+    HEED_ENSURE(step >= 0, corrupt, "a run takes positions away", step, 0);
+    const int64_t most = INT32_MAX - model.position()->upper();
+    HEED_ENSURE(step <= most, corrupt, "a run adds too many positions", step, most);
   }
-  const auto operators = tables.all_operators();
-  for (uint32_t i = 0; i < operators.size(); ++i) {
-    const auto& row = *model.operators()->Get(i);
-    if (Status status = evaluate_params(row, values, tables.params_at(operators[i].params)); !status.ok()) {
-      status.operator_index = static_cast<int32_t>(i);
-      status.where = view(row.name()).data();
-      return status;
-    }
-  }
-  return {};
+  HEED_TRY(evaluate_tensors(model, tables, 0, first_tensor(model)));
+  return evaluate_params(model, tables, false);
+}
+
+Status evaluate_position(std::span<const std::byte> file, Tables& tables) {
+  const format::Model& model = root(file);
+  HEED_TRY(evaluate_expressions(model, tables, first_expression(model), size(model.expressions())));
+  HEED_TRY(check_constraints(model, tables, true));
+  HEED_TRY(evaluate_tensors(model, tables, first_tensor(model), size(model.tensors())));
+  return evaluate_params(model, tables, true);
+}
+
+void evaluate_inputs(std::span<const std::byte> file, Tables& tables) {
+  const format::Model& model = root(file);
+  if (model.position() == nullptr || tables.position > model.position()->upper()) return;
+  (void)evaluate_expressions(model, tables, first_expression(model), size(model.expressions()));
+  if (!check_constraints(model, tables, true).ok()) return;
+  for (uint32_t i = 0; i < size(model.inputs()); ++i)
+    if (const uint32_t tensor = model.inputs()->Get(i)->tensor(); tensor >= first_tensor(model))
+      (void)evaluate_tensors(model, tables, tensor, tensor + 1);
 }
 
 // --- Model
@@ -446,6 +517,7 @@ Result<Model> Model::load(std::span<const std::byte> bytes) {
   Model result;
   result.bytes_ = bytes;
   Memory& memory = result.memory_;
+  memory.state = model.state();
   memory.workspace = model.workspace();
   memory.lower_bound = model.lower_bound();
   memory.tables = layout(bytes).bytes();
@@ -497,6 +569,9 @@ uint32_t Model::mark_count() const {
 }
 uint32_t Model::fusion_count() const {
   return size(root(bytes_).fusions());
+}
+uint32_t Model::state_count() const {
+  return size(root(bytes_).states());
 }
 
 Port Model::input(uint32_t index) const {
@@ -567,6 +642,17 @@ Mark Model::mark(uint32_t index) const {
 Fusion Model::fusion(uint32_t index) const {
   const auto& row = *root(bytes_).fusions()->Get(index);
   return {view(row.concept_()), row.count()};
+}
+
+State Model::state(uint32_t index) const {
+  const auto& row = *root(bytes_).states()->Get(index);
+  return {view(row.name()), view(row.output()), row.tensor(), uint64_t{row.constant()} * 64, row.constant_bytes()};
+}
+
+std::optional<Position> Model::position() const {
+  const auto* row = root(bytes_).position();
+  if (row == nullptr) return std::nullopt;
+  return Position{view(row->name()), row->lower(), row->upper(), row->capacity(), row->step()};
 }
 
 std::string_view Model::absorbed(uint32_t index, uint32_t number) const {

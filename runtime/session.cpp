@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <new>
 
 #include "kernels/float_mode.h"
@@ -29,7 +30,7 @@ Status check_buffers(const Model& model, Tables& tables) {
     uint32_t live = 1;
     for (uint32_t at = 0; next[at] != 0;) {
       const BufferInfo other = model.buffer(next[at] - 1);
-      if (other.last < buffer.first) {
+      if (other.last < buffer.first) {  // no state: those live to the end
         alive -= other.capacity;
         next[at] = next[next[at]];
         continue;
@@ -43,7 +44,7 @@ Status check_buffers(const Model& model, Tables& tables) {
     }
     next[i + 1] = next[0];
     next[0] = i + 1;
-    alive += buffer.capacity;
+    if (buffer.offset >= model.memory().state) alive += buffer.capacity;
     most = std::max(most, alive);
   }
   HEED_ENSURE(model.memory().lower_bound == most, corrupt,
@@ -53,7 +54,7 @@ Status check_buffers(const Model& model, Tables& tables) {
 }
 
 struct Range {
-  int64_t begin, end;  // bytes in the workspace
+  int64_t begin, end;  // bytes in state and workspace
 };
 
 Range range_of(const TensorRecord& record) {
@@ -67,7 +68,7 @@ Range range_of(const TensorRecord& record) {
   return range;
 }
 
-/// Both lie in the workspace, where only views of one buffer can overlap.
+/// Both lie in state or workspace, where only views of one buffer can overlap.
 bool overlap(const TensorRecord& a, const TensorRecord& b) {
   if (a.buffer == -1 || a.buffer != b.buffer) return false;
   const Range left = range_of(a), right = range_of(b);
@@ -149,11 +150,11 @@ Status check_operator(Tables& tables, const OperatorRecord& record) {
   return {};
 }
 
-/// Everything that depends on the dimensions' values.
-Status prepare(const Model& model, Tables& tables) {
-  HEED_TRY(evaluate(model.bytes(), tables));
+/// The contracts of the operators whose shapes or params depend on the position, or of the others.
+Status check_operators(const Model& model, Tables& tables, bool stepped) {
   const auto operators = tables.all_operators();
   for (uint32_t i = 0; i < operators.size(); ++i) {
+    if (stepped != (operators[i].stepped_shapes != 0 || operators[i].stepped_params != 0)) continue;
     Status status = check_operator(tables, operators[i]);
     if (status.ok()) continue;
     status.operator_index = static_cast<int32_t>(i);
@@ -161,6 +162,26 @@ Status prepare(const Model& model, Tables& tables) {
     return status;
   }
   return {};
+}
+
+/// Everything that depends on the dimensions' values, at every position that a run may begin with.
+Status prepare(const Model& model, Tables& tables) {
+  HEED_TRY(evaluate(model.bytes(), tables));
+  HEED_TRY(check_operators(model, tables, false));
+  const auto range = model.position();
+  if (!range) return {};
+  const int64_t current = tables.position;
+  Status status;
+  for (tables.position = range->lower; status.ok() && tables.position <= range->upper; ++tables.position) {
+    status = evaluate_position(model.bytes(), tables);
+    if (status.ok())
+      status = check_operators(model, tables, true);
+    else if (status.code == state_full)
+      status = {};  // no run begins there
+  }
+  tables.position = current;
+  if (status.ok()) evaluate_inputs(model.bytes(), tables);
+  return status;
 }
 
 // --- Running
@@ -249,18 +270,20 @@ Result<Session> Session::create(const Model& model, std::span<std::byte> arena, 
   decode(model.bytes(), tables);
   for (OperatorRecord& record : tables.all_operators()) record.isa = operator_of(record.kind).variant(options.isa);
   HEED_TRY(check_buffers(model, tables));
+  if (const auto position = model.position()) tables.position = position->lower;
   HEED_TRY(prepare(model, tables));
+  session.reset();
   return session;
 }
 
-std::byte* Session::workspace() const {
-  return reinterpret_cast<std::byte*>(tables_) + model_.memory().tables + model_.memory().state;
+std::byte* Session::state() const {
+  return reinterpret_cast<std::byte*>(tables_) + model_.memory().tables;
 }
 
 Tensor Session::tensor(uint32_t index) const {
   const TensorRecord& record = tables_->all_tensors()[index];
   // Constants are never written: no output is one.
-  std::byte* base = record.buffer == -1 ? const_cast<std::byte*>(model_.bytes().data()) : workspace();
+  std::byte* base = record.buffer == -1 ? const_cast<std::byte*>(model_.bytes().data()) : state();
   return {base + record.offset, &record.shape};
 }
 
@@ -275,6 +298,24 @@ int32_t Session::dimension(std::string_view name) const {
   for (uint32_t i = 0; i < model_.dimension_count(); ++i)
     if (model_.dimension(i).name == name) return tables_->current_dimensions()[i];
   return -1;
+}
+
+int32_t Session::position() const {
+  return model_.position() ? static_cast<int32_t>(tables_->position) : -1;
+}
+
+void Session::reset() {
+  std::memset(state(), 0, static_cast<size_t>(model_.memory().state));
+  for (uint32_t i = 0; i < model_.state_count(); ++i) {
+    const State row = model_.state(i);
+    const auto buffer = static_cast<uint32_t>(tables_->all_tensors()[row.tensor].buffer);
+    std::memcpy(state() + model_.buffer(buffer).offset, model_.bytes().data() + row.constant_offset,
+                static_cast<size_t>(row.constant_bytes));
+  }
+  if (const auto position = model_.position()) {
+    tables_->position = position->lower;
+    evaluate_inputs(model_.bytes(), *tables_);
+  }
 }
 
 int64_t Session::value(uint32_t expression) const {
@@ -316,9 +357,18 @@ Status Session::resize(std::span<const Setting> settings) {
 }
 
 Status Session::run() {
+  const auto position = model_.position();
+  if (position) {
+    Status status;
+    if (tables_->position > position->upper)
+      status = refuse(state_full, "the state has no room for another run", tables_->position, position->upper);
+    status.where = position->name.data();
+    HEED_TRY(status);
+    HEED_TRY(evaluate_position(model_.bytes(), *tables_));
+  }
   HEED_TRY(check_indices(model_, *tables_, *this));
   const FlushToZero mode;
-  std::byte* const bases[] = {workspace(), const_cast<std::byte*>(model_.bytes().data())};
+  std::byte* const bases[] = {state(), const_cast<std::byte*>(model_.bytes().data())};
   const TensorRecord* const tensors = tables_->all_tensors().data();
   const Parallel flushing{parallel_.call == nullptr ? nullptr : flushing_call, &parallel_, parallel_.threads};
   Tap tap{observer_, 0};
@@ -327,7 +377,7 @@ Status Session::run() {
   Tensor operands[max_inputs + max_outputs];
   Invocation call{};
   call.inputs = operands;
-  call.thread_scratch = bases[0] + model_.memory().workspace;
+  call.thread_scratch = bases[0] + model_.memory().state + model_.memory().workspace;
   call.thread_scratch_bytes = static_cast<size_t>(model_.memory().per_thread);
   call.parallel = &flushing;
   call.tap = observer_ != nullptr && observer_->weights != nullptr ? &weight_tap : nullptr;
@@ -352,6 +402,10 @@ Status Session::run() {
     ++tap.operator_index;
   }
   for (const uint32_t output : tables_->all_outputs()) canonicalise(tensor(output));
+  if (position) {
+    tables_->position += tables_->all_values()[position->step];
+    evaluate_inputs(model_.bytes(), *tables_);
+  }
   return {};
 }
 

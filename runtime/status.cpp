@@ -20,6 +20,8 @@ const char* name(Code code) {
       return "dimension out of range";
     case Code::constraint_broken:
       return "constraint broken";
+    case Code::state_full:
+      return "state full";
     case Code::not_a_model:
       return "not a model";
     case Code::corrupt:

@@ -3,7 +3,7 @@
 /// dimensions, as records of fixed width with offsets and numbers instead of pointers, so that they have one size on
 /// every target.
 ///
-///     Tables | operators | tensors | values | checks | outputs | dimensions | live | params      then the workspace
+///     Tables | operators | tensors | values | checks | outputs | dimensions | live | params      then state, workspace
 ///
 /// model.cpp fills them from the file (the only place beside verify.cpp that knows the flatbuffer); session.cpp checks
 /// the operators' contracts on them and runs.
@@ -30,6 +30,9 @@ inline constexpr uint32_t borders = 1024;  // inputs, and outputs
 inline constexpr uint32_t index_checks = 1024;
 inline constexpr uint32_t marks = 16384;
 inline constexpr uint32_t fusions = 256;
+inline constexpr uint32_t states = 1024;
+// Positions times expressions, tensors and operators: create and resize check each at every position.
+inline constexpr int64_t position_checks = 1 << 24;
 }  // namespace limits
 
 inline constexpr uint16_t absent = 0xffff;
@@ -41,16 +44,17 @@ struct OperatorRecord {
   uint8_t input_count, output_count;
   uint16_t operands[max_inputs + max_outputs];  // tensors or `absent`; the outputs follow the inputs
   uint32_t params;                              // bytes from the start of the tables
-  uint32_t scratch;                             // units of 64 bytes from the workspace's start
+  uint32_t scratch;                             // units of 64 bytes from the state's start
   uint32_t scratch_bytes;
-  uint32_t reserved[2];
+  uint8_t stepped_shapes, stepped_params;  // whether they depend on the position
+  uint8_t reserved[6];
 };
 static_assert(sizeof(OperatorRecord) == 64);
 
 struct TensorRecord {
   Shape shape;
   int32_t buffer;  // -1: a constant
-  int64_t offset;  // of index 0: bytes from the workspace's start, or from the file's for a constant
+  int64_t offset;  // of index 0: bytes from the state's start, or from the file's for a constant
 };
 static_assert(sizeof(Shape) == 68 && sizeof(TensorRecord) == 80);
 
@@ -74,6 +78,7 @@ struct Tables {
   Part dimensions;  // int32_t, twice: the values, and those before a resize that may fail
   Part live;        // uint32_t for each buffer and one more: the list of live buffers while they are checked
   Part params;      // the operators' params, each at a multiple of 8; count is in bytes
+  int64_t position;
 
   /// All of the tables.
   uint64_t bytes() const { return (uint64_t{params.offset} + params.count + 63) / 64 * 64; }
@@ -93,7 +98,7 @@ struct Tables {
   std::span<uint32_t> live_list() { return part<uint32_t>(&Tables::live); }
   std::byte* params_at(uint32_t offset) { return reinterpret_cast<std::byte*>(this) + offset; }
 };
-static_assert(sizeof(Tables) == 64);
+static_assert(sizeof(Tables) == 72);
 
 /// Where the parts of a verified model's tables lie, and their bytes: what load counts and what create lays out.
 Tables layout(std::span<const std::byte> file);
@@ -101,10 +106,20 @@ Tables layout(std::span<const std::byte> file);
 /// Fills in what no dimension changes: `tables` holds the layout.
 void decode(std::span<const std::byte> file, Tables& tables);
 
-/// Evaluates the expressions in the current dimensions and writes everything that depends on them: tensors and params.
+/// Evaluates the expressions in the current dimensions and writes what depends on them alone: tensors and params.
 ///
 /// Errors: corrupt (arithmetic, a size or an extent outside its storage), constraint_broken.
 Status evaluate(std::span<const std::byte> file, Tables& tables);
+
+/// The same for what depends on the position too. Once it was ok at every position, it is again until the dimensions
+/// change.
+///
+/// Errors: as evaluate(), but state_full for a constraint.
+Status evaluate_position(std::span<const std::byte> file, Tables& tables);
+
+/// The shapes of the inputs at the position, for the caller to fill; outputs keep theirs of the run before. Nothing
+/// changes where no run is possible there.
+void evaluate_inputs(std::span<const std::byte> file, Tables& tables);
 
 /// Everything of a file that does not depend on the dimensions' values; model.cpp may then read it without looking.
 Status verify(std::span<const std::byte> file);

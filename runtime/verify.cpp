@@ -39,12 +39,14 @@ class Verification {
                 static_cast<int64_t>(file_.size()), static_cast<int64_t>(model_.file_bytes()));
     HEED_TRY(counts());
     HEED_TRY(dimensions());
+    HEED_TRY(position());
     HEED_TRY(expressions());
     HEED_TRY(constraints());
     HEED_TRY(buffers());
     HEED_TRY(tensors());
     HEED_TRY(operators());
     HEED_TRY(borders());
+    HEED_TRY(states());
     return notes();
   }
 
@@ -65,6 +67,7 @@ class Verification {
         {"too many index checks", size(model_.index_checks()), limits::index_checks},
         {"too many marks", size(model_.marks()), limits::marks},
         {"too many fusions", size(model_.fusions()), limits::fusions},
+        {"too many states", size(model_.states()), limits::states},
     };
     for (const auto& row : rows) HEED_ENSURE(row.found <= row.most, corrupt, row.what, row.found, row.most);
     return {};
@@ -99,6 +102,28 @@ class Verification {
     return {};
   }
 
+  Status position() const {
+    if (model_.position() == nullptr) return {};
+    const auto& row = *model_.position();
+    const auto check = [&]() -> Status {
+      HEED_ENSURE(row.lower() >= 0, corrupt, "the position's lower bound is negative", row.lower(), 0);
+      HEED_ENSURE(row.lower() <= row.upper(), corrupt, "the position's bounds are crossed", row.lower(), row.upper());
+      HEED_ENSURE(row.expressions() <= size(model_.expressions()), corrupt, "no such expression", row.expressions(),
+                  size(model_.expressions()));
+      HEED_ENSURE(row.tensors() <= size(model_.tensors()), corrupt, "no such tensor", row.tensors(),
+                  size(model_.tensors()));
+      HEED_ENSURE(row.step() < row.expressions(), corrupt, "what a run adds depends on the position", row.step(),
+                  row.expressions());
+      const int64_t each = int64_t{size(model_.expressions())} - row.expressions() + size(model_.tensors()) -
+                           row.tensors() + size(model_.operators());
+      const int64_t positions = int64_t{row.upper()} - row.lower() + 1;
+      HEED_ENSURE(each == 0 || positions <= limits::position_checks / each, corrupt, "there are too many positions",
+                  positions, limits::position_checks / each);
+      return {};
+    };
+    return at(check(), text(row.name()));
+  }
+
   Status expressions() const {
     for (uint32_t i = 0; i < size(model_.expressions()); ++i) {
       const auto& node = *model_.expressions()->Get(i);
@@ -108,6 +133,11 @@ class Verification {
         case format::Expression::dimension:
           HEED_ENSURE(static_cast<uint32_t>(node.a()) < size(model_.dimensions()), corrupt,
                       "an expression names no dimension", node.a(), size(model_.dimensions()));
+          break;
+        case format::Expression::position:
+          HEED_ENSURE(model_.position() != nullptr, corrupt, "an expression names a position that there is not");
+          HEED_ENSURE(i >= model_.position()->expressions(), corrupt,
+                      "an expression of the position stands among the others", i, model_.position()->expressions());
           break;
         default:
           HEED_ENSURE(node.op() <= format::Expression::MAX, corrupt, "no such kind of expression",
@@ -134,8 +164,11 @@ class Verification {
   }
 
   Status buffers() const {
-    const uint64_t operators = size(model_.operators());
-    uint64_t end = 0;
+    const uint64_t operators = size(model_.operators()), state = model_.state();
+    HEED_ENSURE(state % 64 == 0, corrupt, "the state is no multiple of 64", static_cast<int64_t>(state % 64), 0);
+    HEED_ENSURE(state <= uint64_t{UINT32_MAX} * 64, corrupt, "the state is too large", static_cast<int64_t>(state / 64),
+                UINT32_MAX);
+    uint64_t end = state;
     uint32_t previous = 0;
     for (uint32_t i = 0; i < size(model_.buffers()); ++i) {
       const format::Buffer& buffer = *model_.buffers()->Get(i);
@@ -148,15 +181,24 @@ class Verification {
       HEED_ENSURE(buffer.capacity() % 64 == 0, corrupt, "a buffer's capacity is no multiple of 64",
                   buffer.capacity() % 64, 0);
       const uint64_t last_byte = uint64_t{buffer.offset()} * 64 + buffer.capacity();
+      if (in_state(buffer)) {
+        HEED_ENSURE(last_byte <= state, corrupt, "a buffer lies in both state and workspace",
+                    static_cast<int64_t>(last_byte), static_cast<int64_t>(state));
+        HEED_ENSURE(buffer.first() == 0, corrupt, "a state does not live from the start", buffer.first(), 0);
+        HEED_ENSURE(buffer.last() == operators, corrupt, "a state does not live to the end", buffer.last(),
+                    static_cast<int64_t>(operators));
+      }
       end = last_byte > end ? last_byte : end;
       previous = buffer.first();
     }
-    HEED_ENSURE(model_.workspace() == end, corrupt, "the workspace is not the largest end of a buffer",
-                static_cast<int64_t>(model_.workspace()), static_cast<int64_t>(end));
-    HEED_ENSURE(model_.lower_bound() <= end, corrupt, "the lower bound is above the workspace",
-                static_cast<int64_t>(model_.lower_bound()), static_cast<int64_t>(end));
+    HEED_ENSURE(model_.workspace() == end - state, corrupt, "the workspace is not the largest end of a buffer",
+                static_cast<int64_t>(model_.workspace()), static_cast<int64_t>(end - state));
+    HEED_ENSURE(model_.lower_bound() <= model_.workspace(), corrupt, "the lower bound is above the workspace",
+                static_cast<int64_t>(model_.lower_bound()), static_cast<int64_t>(model_.workspace()));
     return {};
   }
+
+  bool in_state(const format::Buffer& buffer) const { return uint64_t{buffer.offset()} * 64 < model_.state(); }
 
   Status tensor(const format::Tensor& tensor) {
     HEED_ENSURE(tensor.type() <= format::Type::MAX, corrupt, "no such element type",
@@ -179,10 +221,21 @@ class Verification {
     return {};
   }
 
+  Status independent(const format::Tensor& tensor) const {
+    const uint32_t first = model_.position()->expressions();
+    uint32_t last = tensor.offset();
+    for (const auto* sizes : {tensor.dims(), tensor.strides()})
+      for (uint32_t i = 0; i < size(sizes); ++i) last = sizes->Get(i) > last ? sizes->Get(i) : last;
+    HEED_ENSURE(last < first, corrupt, "a tensor of the position stands among the others", last, first);
+    return {};
+  }
+
   Status tensors() {
     for (uint32_t i = 0; i < size(model_.tensors()); ++i) {
       const auto& row = *model_.tensors()->Get(i);
       HEED_TRY(at(tensor(row), text(row.name()), -1, i));
+      if (model_.position() != nullptr && i < model_.position()->tensors())
+        HEED_TRY(at(independent(row), text(row.name()), -1, i));
     }
     return {};
   }
@@ -314,6 +367,28 @@ class Verification {
     return {};
   }
 
+  Status state(const format::State& row) const {
+    HEED_ENSURE(row.tensor() < size(model_.tensors()), corrupt, "no such tensor", row.tensor(), size(model_.tensors()));
+    const auto& tensor = *model_.tensors()->Get(row.tensor());
+    HEED_ENSURE(tensor.buffer() != -1, corrupt, "a state is a constant");
+    const format::Buffer& buffer = *model_.buffers()->Get(static_cast<uint32_t>(tensor.buffer()));
+    HEED_ENSURE(in_state(buffer), corrupt, "a state lies in the workspace");
+    const uint64_t end = uint64_t{row.constant()} * 64 + row.constant_bytes();
+    HEED_ENSURE(end <= file_.size(), corrupt, "a constant ends behind the file", static_cast<int64_t>(end),
+                static_cast<int64_t>(file_.size()));
+    HEED_ENSURE(row.constant_bytes() <= buffer.capacity(), corrupt, "a state's first value is larger than the state",
+                row.constant_bytes(), buffer.capacity());
+    return {};
+  }
+
+  Status states() const {
+    for (uint32_t i = 0; i < size(model_.states()); ++i) {
+      const auto& row = *model_.states()->Get(i);
+      HEED_TRY(at(state(row), text(row.name()), -1, row.tensor()));
+    }
+    return {};
+  }
+
   Status notes() const {
     for (uint32_t i = 0; i < size(model_.marks()); ++i) {
       const auto& mark = *model_.marks()->Get(i);
@@ -344,7 +419,8 @@ Status verify(std::span<const std::byte> file) {
   // least.
   const size_t window = file.size() < (size_t{1} << 30) ? file.size() : size_t{1} << 30;
   constexpr size_t most_tables = limits::tensors + 2 * limits::operators + 2 * limits::borders + limits::dimensions +
-                                 limits::constraints + limits::index_checks + limits::marks + limits::fusions + 1;
+                                 limits::constraints + limits::index_checks + limits::marks + limits::fusions +
+                                 limits::states + 2;
   const size_t tables = window / 4 < most_tables ? window / 4 : most_tables;
   flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(file.data()), window, 8,
                                  static_cast<flatbuffers::uoffset_t>(tables));

@@ -17,15 +17,22 @@ namespace heed::tools {
 struct ConvertOptions {
   /// `--dim NAME=LO..HI` and `--dim INPUT:AXIS=LO..HI`, as written; `NAME=N` fixes a size.
   std::vector<std::string> dims;
+  /// `--state IN=OUT`: pairs of inputs and outputs that a session carries, beside those known by their names (`none`:
+  /// only these).
+  std::vector<std::string> states;
+  /// `--set NAME=VALUE` and `--set NAME=FILE.npy`: inputs that are constants.
+  std::vector<std::string> sets;
+  /// `--limit 'past + tokens <= 512'`: constraints on the dimensions.
+  std::vector<std::string> limits;
 };
 
 /// What a person wants to know after a conversion.
 struct Report {
   struct Fused {
-    std::string concept_name;            // "attention", "layer_norm", "gelu", ...
-    std::string node;                    // the ONNX node that ends the region
-    std::vector<std::string> absorbed;   // names of the ONNX nodes
-    double largest_error;                // of the check against the region on random data
+    std::string concept_name;           // "attention", "layer_norm", "gelu", ...
+    std::string node;                   // the ONNX node that ends the region
+    std::vector<std::string> absorbed;  // names of the ONNX nodes
+    double largest_error;               // of the check against the region on random data
   };
   struct Missed {
     std::string concept_name;
@@ -34,9 +41,9 @@ struct Report {
   };
   std::vector<Fused> fused;
   std::vector<Missed> missed;
-  std::vector<std::string> notes;  // dimensions made one, constraints, defaults taken
-  std::map<std::string, int> onnx_operators;   // before: ONNX operator: count
-  std::map<std::string, int> heed_operators;   // after
+  std::vector<std::string> notes;             // dimensions made one, constraints, defaults taken
+  std::map<std::string, int> onnx_operators;  // before: ONNX operator: count
+  std::map<std::string, int> heed_operators;  // after
   uint64_t file_bytes = 0, constants = 0, state = 0, workspace = 0, lower_bound = 0, tables = 0, macs = 0;
 };
 
@@ -46,7 +53,8 @@ struct Converted {
 };
 
 /// `progress` is told what is being done, as "fuse attention" and a share from 0 to 1; may be empty.
-/// Throws Error with every problem found: unsupported operators (all of them), wrong dimensions, shapes that cannot be inferred.
+/// Throws Error with every problem found: unsupported operators (all of them), wrong dimensions, shapes that cannot be
+/// inferred.
 Converted convert(const std::filesystem::path& onnx, const ConvertOptions& options,
                   const std::function<void(const std::string& stage, double share)>& progress = {});
 

@@ -33,7 +33,8 @@ typedef struct heed_session {
   uint64_t opaque[HEED_SESSION_BYTES / 8];
 } heed_session;
 
-/* --- Status ------------------------------------------------------------------------------------------------------------ */
+/* --- Status
+ * ------------------------------------------------------------------------------------------------------------ */
 
 typedef enum heed_code {
   HEED_OK = 0,
@@ -44,6 +45,7 @@ typedef enum heed_code {
   HEED_INDEX_OUT_OF_RANGE, /* a table index in an input */
   HEED_DIMENSION_OUT_OF_RANGE,
   HEED_CONSTRAINT_BROKEN,
+  HEED_STATE_FULL, /* no room for what a run adds: heed_session_reset makes some */
   /* the model's */
   HEED_NOT_A_MODEL = 30, /* no flatbuffer with the identifier HEED */
   HEED_CORRUPT,          /* an index, size, offset or overlap that cannot be */
@@ -66,7 +68,8 @@ typedef struct heed_status {
 /* Writes a line for people with a final zero into `text`, cut at `size`. Returns its length without the zero. */
 size_t heed_status_describe(const heed_status* status, char* text, size_t size);
 
-/* --- Model ------------------------------------------------------------------------------------------------------------- */
+/* --- Model
+ * ------------------------------------------------------------------------------------------------------------- */
 
 typedef enum heed_type { HEED_F32, HEED_I32, HEED_BOOLEAN, HEED_I8, HEED_U8 } heed_type;
 
@@ -89,7 +92,8 @@ typedef struct heed_dimension {
   int32_t lower, upper, start;
 } heed_dimension;
 
-/* Verifies a whole file, which begins at a multiple of 64; the bytes stay valid and unchanged while model and sessions live. */
+/* Verifies a whole file, which begins at a multiple of 64; the bytes stay valid and unchanged while model and sessions
+ * live. */
 heed_status heed_model_load(heed_model* model, const void* bytes, size_t size);
 
 heed_memory heed_model_memory(const heed_model* model);
@@ -104,7 +108,8 @@ heed_port heed_model_input(const heed_model* model, uint32_t index);
 heed_port heed_model_output(const heed_model* model, uint32_t index);
 heed_dimension heed_model_dimension(const heed_model* model, uint32_t index);
 
-/* --- Session ----------------------------------------------------------------------------------------------------------- */
+/* --- Session
+ * ----------------------------------------------------------------------------------------------------------- */
 
 typedef enum heed_isa {
   HEED_ISA_PORTABLE,
@@ -119,8 +124,8 @@ typedef enum heed_isa {
 /* The highest level that this processor and this build have. */
 heed_isa heed_best_isa(void);
 
-/* Runs task(context, index, thread) for every index in [0, count) and returns after the last one; `thread` is in [0, threads),
- * and two tasks that run at the same time have different ones. */
+/* Runs task(context, index, thread) for every index in [0, count) and returns after the last one; `thread` is in [0,
+ * threads), and two tasks that run at the same time have different ones. */
 typedef void (*heed_task)(void* context, uint32_t index, uint32_t thread);
 typedef void (*heed_parallel_for)(void* pool, uint32_t count, heed_task task, void* context);
 
@@ -131,12 +136,13 @@ typedef struct heed_options {
   uint32_t threads; /* from 1 */
 } heed_options;
 
-/* Lays the model out in `arena`, which begins at a multiple of 64. `options` NULL: the best instruction set, one thread. */
+/* Lays the model out in `arena`, which begins at a multiple of 64. `options` NULL: the best instruction set, one
+ * thread. */
 heed_status heed_session_create(heed_session* session, const heed_model* model, void* arena, size_t arena_bytes,
                                 const heed_options* options);
 
-/* The elements of an input or output, dense in the current dimensions, row-major. `data` is NULL where there is none of this
- * name. An input's elements are undefined after a run; an output's stand until the next run, resize or reset. */
+/* The elements of an input or output, dense in the current dimensions, row-major. `data` is NULL where there is none of
+ * this name. An input's elements are undefined after a run; an output's stand until the next run, resize or reset. */
 typedef struct heed_view {
   void* data;
   size_t count;
@@ -150,7 +156,8 @@ heed_view heed_session_output(const heed_session* session, const char* name);
 heed_view heed_session_input_at(heed_session* session, uint32_t index);
 heed_view heed_session_output_at(const heed_session* session, uint32_t index);
 
-/* Sets up to HEED_MAX_SETTINGS dimensions at once; all inputs must be written again. Nothing changes where the status is not HEED_OK. */
+/* Sets up to HEED_MAX_SETTINGS dimensions at once; all inputs must be written again. Nothing changes where the status
+ * is not HEED_OK. */
 typedef struct heed_setting {
   const char* dimension;
   int32_t value;
@@ -163,6 +170,8 @@ heed_status heed_session_run(heed_session* session);
 
 /* The state's first values again. */
 void heed_session_reset(heed_session* session);
+/* How far the states that grow have grown; -1 where none does. Up to *upper (may be NULL) a run is possible. */
+int32_t heed_session_position(const heed_session* session, int32_t* upper);
 
 /* SHA-256 of `size` bytes as 64 lower-case hexadecimal digits and a final zero: the hash that `heed run` prints. */
 void heed_sha256(const void* bytes, size_t size, char hex[65]);

@@ -2,6 +2,7 @@
 /// A verified model: the only way from bytes to something that can be run.
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -44,9 +45,20 @@ struct Port {
 // What follows describes a model to people (heed inspect, bench, attention); `expression` numbers are for
 // write_expression() and Session::value().
 
-/// A small integer expression over the dimensions, as format/heed.fbs explains.
+/// A small integer expression over the dimensions and the position, as format/heed.fbs explains.
 struct ExpressionNode {
-  enum class Op : uint8_t { constant, dimension, add, subtract, multiply, divide, modulo, minimum, maximum } op;
+  enum class Op : uint8_t {
+    constant,
+    dimension,
+    add,
+    subtract,
+    multiply,
+    divide,
+    modulo,
+    minimum,
+    maximum,
+    position
+  } op;
   int32_t a, b;
 };
 
@@ -57,7 +69,7 @@ struct Constraint {
 };
 
 struct BufferInfo {
-  uint64_t offset;       // bytes from the workspace's start
+  uint64_t offset;       // bytes from the state's start; the workspace follows it
   uint32_t capacity;     // bytes
   uint32_t first, last;  // operators
 };
@@ -98,6 +110,21 @@ struct IndexCheck {
   uint32_t bound;  // expression
 };
 
+/// A value that lives across runs: the original model's input and the output that is its next value.
+struct State {
+  std::string_view name, output;
+  uint32_t tensor;                           // the value as a run finds it
+  uint64_t constant_offset, constant_bytes;  // the first value, from the file's start; no bytes: zeros
+};
+
+/// How far the states that grow have grown: `lower` at first, `step` more after each run; no run begins above `upper`.
+struct Position {
+  std::string_view name;  // the original model's dimension
+  int32_t lower, upper;
+  int32_t capacity;  // the most positions that the states hold
+  uint32_t step;     // expression
+};
+
 class Model {
  public:
   /// Verifies `bytes`, a whole file, and borrows them: they stay valid and unchanged as long as the model and its
@@ -122,6 +149,7 @@ class Model {
   uint32_t index_check_count() const;
   uint32_t mark_count() const;
   uint32_t fusion_count() const;
+  uint32_t state_count() const;
 
   // Indices are in range: they are counted by the functions above.
   Port input(uint32_t index) const;
@@ -135,6 +163,10 @@ class Model {
   IndexCheck index_check(uint32_t index) const;
   Mark mark(uint32_t index) const;
   Fusion fusion(uint32_t index) const;
+  State state(uint32_t index) const;
+
+  /// Nothing where no state grows.
+  std::optional<Position> position() const;
 
   /// Name of a node of the original model that operator `index` computes; number < operator_info(index).absorbed_count.
   std::string_view absorbed(uint32_t index, uint32_t number) const;

@@ -66,8 +66,8 @@ class Session {
   Tensor input(uint32_t index) const { return tensor(model_.input(index).tensor); }
   Tensor output(uint32_t index) const { return tensor(model_.output(index).tensor); }
 
-  /// Sets one dimension, or several at once; all inputs must be written again. Nothing changes where the status is not
-  /// ok.
+  /// Sets one dimension, or several at once; all inputs must be written again. The state stays. Nothing changes where
+  /// the status is not ok.
   ///
   /// Errors: invalid_argument (no such dimension), dimension_out_of_range, constraint_broken, corrupt, contract.
   struct Setting {
@@ -84,11 +84,13 @@ class Session {
   /// Computes the outputs. Sets the processor's float mode for the time of the call (round to nearest even, subnormals
   /// are zero).
   ///
-  /// Errors: index_out_of_range; found before the first operator, the state stays as it was.
+  /// Errors: index_out_of_range, state_full; found before the first operator, the state stays as it was.
   Status run();
 
-  /// The state's first values again. Models of this version have no state.
-  void reset() {}
+  /// The state's first values again.
+  void reset();
+  /// How far the states that grow have grown; -1 where none does. See Model::position.
+  int32_t position() const;
 
   /// From now on `run` tells `observer` (borrowed; null: nobody).
   void observe(const Observer* observer) { observer_ = observer; }
@@ -106,7 +108,7 @@ class Session {
   friend class Result;
   Session() = default;
 
-  std::byte* workspace() const;
+  std::byte* state() const;  // the workspace follows it
   Tensor find(std::string_view name, bool input) const;
 
   template <class T>
@@ -135,7 +137,7 @@ class Session {
   }
 
   Model model_;
-  Tables* tables_ = nullptr;  // at the arena's start; the workspace follows
+  Tables* tables_ = nullptr;  // at the arena's start; state and workspace follow
   const Observer* observer_ = nullptr;
   Parallel parallel_;
 };

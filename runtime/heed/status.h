@@ -22,6 +22,7 @@ enum class Code : uint8_t {
   index_out_of_range,  // a table index in an input
   dimension_out_of_range,
   constraint_broken,
+  state_full,  // no room for what a run adds: `reset` makes some
   // The model's.
   not_a_model = 30,  // no flatbuffer with the identifier HEED
   corrupt,           // an index, size, offset or overlap that cannot be

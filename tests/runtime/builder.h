@@ -94,6 +94,18 @@ struct Builder {
   std::vector<std::string> node_names;
   std::vector<uint8_t> hash;
   std::vector<std::byte> constants;  // follows the flatbuffer
+  struct State {
+    std::string name;
+    uint32_t tensor, constant = 0, constant_bytes = 0;  // units of 64 from the start of `constants`
+  };
+  struct Position {
+    int32_t lower, upper;
+    uint32_t step, expressions, tensors;
+  };
+  uint64_t state = 0;  // bytes: the buffers before it
+  std::vector<State> states;
+  std::optional<Position> position;
+  int64_t at_position = 0;  // of direct()
   std::optional<uint64_t> workspace, lower_bound, file_bytes;
 
   // --- Adding ---
@@ -225,7 +237,8 @@ struct Builder {
     for (const Buffer& at : buffers) {
       uint64_t sum = 0;
       for (const Buffer& buffer : buffers)
-        if (buffer.first <= at.first && at.first <= buffer.last) sum += buffer.capacity;
+        if (buffer.first <= at.first && at.first <= buffer.last && uint64_t{buffer.offset} * 64 >= state)
+          sum += buffer.capacity;
       most = std::max(most, sum);
     }
     return most;
@@ -355,13 +368,22 @@ struct Builder {
     const std::vector<flatbuffers::Offset<format::Fusion>> fusion_rows{
         format::CreateFusion(fbb, fbb.CreateString("attention"), 1)};
     const auto names = all(node_names, [&](const std::string& row) { return fbb.CreateString(row); });
+    const auto state_rows = all(states, [&](const State& row) {
+      return format::CreateState(fbb, fbb.CreateString(row.name), fbb.CreateString("next"), row.tensor,
+                                 first_constant + row.constant, row.constant_bytes);
+    });
+    flatbuffers::Offset<format::Position> position_row;
+    if (position)
+      position_row =
+          format::CreatePosition(fbb, fbb.CreateString("past"), position->lower, position->upper, position->upper + 1,
+                                 position->step, position->expressions, position->tensors);
     const auto producer = fbb.CreateString("tests");
     format::FinishModelBuffer(
-        fbb,
-        format::CreateModel(fbb, producer, dimension_rows, fbb.CreateVectorOfStructs(expressions), constraint_rows,
-                            fbb.CreateVectorOfStructs(buffer_rows), tensor_rows, operator_rows, input_rows, output_rows,
-                            check_rows, mark_rows, fbb.CreateVector(fusion_rows), names, workspace.value_or(end),
-                            lower_bound.value_or(alive()), file_bytes.value_or(total), fbb.CreateVector(hash)));
+        fbb, format::CreateModel(fbb, producer, dimension_rows, fbb.CreateVectorOfStructs(expressions), constraint_rows,
+                                 fbb.CreateVectorOfStructs(buffer_rows), tensor_rows, operator_rows, input_rows,
+                                 output_rows, check_rows, mark_rows, fbb.CreateVector(fusion_rows), names,
+                                 workspace.value_or(end - state), lower_bound.value_or(alive()),
+                                 file_bytes.value_or(total), fbb.CreateVector(hash), state, state_rows, position_row));
     return {fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize()};
   }
 };

@@ -39,6 +39,9 @@ std::vector<int64_t> values_of(const Builder& builder, std::span<const int32_t> 
       case Expression::maximum:
         values.push_back(std::max(a(), b()));
         break;
+      case Expression::position:
+        values.push_back(builder.at_position);
+        break;
     }
   }
   return values;
@@ -374,6 +377,44 @@ Builder chain_example(int operators) {
   return b;
 }
 
+Builder state_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), n = b.size(16), one = b.size(1), zero = b.size(0);
+  const int32_t sums = b.buffer(6 * 16 * 4, 0, 4), rows = b.buffer(8 * 16 * 4, 0, 4);
+  b.state = 6 * 16 * 4 + 8 * 16 * 4;
+  const int32_t x = b.tensor("x", Type::f32, {batch, n}, b.buffer(6 * 16 * 4, 0, 0));
+  const int32_t h = b.tensor("h", Type::f32, {batch, n}, sums);
+  const int32_t first = b.view("h[0]", h, {n}, {}, zero);
+  const int32_t total = b.tensor("total", Type::f32, {n}, b.buffer(16 * 4, 2, 4));
+  const int32_t y = b.tensor("y", Type::f32, {batch, n}, b.buffer(6 * 16 * 4, 3, 4));
+  (void)b.constant("h0", Type::f32, {b.size(6), n}, floats(6 * 16, 17));
+  b.states.push_back({"h", static_cast<uint32_t>(h), b.tensors.back().constant, 6 * 16 * 4});
+  const auto first_expression = static_cast<uint32_t>(b.expressions.size());
+  const uint32_t past = b.expression(format::Expression::position, 0, 0);
+  const uint32_t grown = b.expression(format::Expression::add, static_cast<int32_t>(past), static_cast<int32_t>(one));
+  const uint32_t slot = b.expression(format::Expression::multiply, static_cast<int32_t>(past), static_cast<int32_t>(n));
+  b.position = Builder::Position{0, 7, one, first_expression, static_cast<uint32_t>(b.tensors.size())};
+  const int32_t old = b.tensor("rows", Type::f32, {past, n}, rows);
+  const int32_t next = b.view("rows[past]", old, {n}, {}, slot);
+  const int32_t all = b.view("rows^T", old, {n, grown}, {one, n}, zero);
+  b.states.push_back({"rows", static_cast<uint32_t>(old)});
+  // h += past * x; its first row is kept, and the rows kept are summed.
+  const uint8_t none = operand::none;
+  const std::vector<Source> sources{{SourceKind::tensor, 0, {}, 0},
+                                    {SourceKind::tensor, 0, {}, 0},
+                                    {SourceKind::dimension, 0, {}, static_cast<int32_t>(past)}};
+  const std::vector<Instruction> steps{{Step::i_to_f, 0, {18, none, none}, {}}, {Step::f_fma, 0, {0, 16, 17}, {}}};
+  b.add("accumulate", OperatorKind::elementwise, Builder::program(sources, {}, steps, {0}), {x, h}, {h});
+  b.add("append", OperatorKind::copy, Builder::pack(CopyParams{}), {first}, {next});
+  b.add("total", OperatorKind::reduce, Builder::pack(ReduceParams{Reduction::sum, 1, 0, 0}), {all}, {total});
+  b.add("y", OperatorKind::copy, Builder::pack(CopyParams{}), {h}, {y});
+  b.input(x);
+  b.output(total);
+  b.output(y);
+  plan(b);
+  return b;
+}
+
 std::vector<Example> examples() {
   std::vector<Example> all;
   all.push_back({"elementwise", elementwise_example()});
@@ -387,6 +428,7 @@ std::vector<Example> examples() {
   all.push_back({"reduce", reduce_example()});
   all.push_back({"recurrent", recurrent_example()});
   all.push_back({"block", block_example()});
+  all.push_back({"state", state_example()});
   return all;
 }
 
@@ -431,6 +473,9 @@ std::vector<std::byte> direct(const Builder& builder, const Session& session, st
   for (const auto& buffer : builder.buffers) buffers.emplace_back(buffer.capacity);
   Bytes constants(builder.constants.size());
   std::copy(builder.constants.begin(), builder.constants.end(), constants.begin());
+  for (const auto& state : builder.states)
+    std::copy_n(constants.begin() + state.constant * 64, state.constant_bytes,
+                buffers[static_cast<size_t>(builder.tensors[state.tensor].buffer)].begin());
   const auto data = [&](int32_t number) {
     const auto& tensor = builder.tensors[static_cast<size_t>(number)];
     std::byte* base = tensor.buffer == -1 ? constants.data() + tensor.constant * 64

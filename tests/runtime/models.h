@@ -19,6 +19,8 @@ std::vector<Example> examples();
 Builder elementwise_example();
 Builder gather_example();
 Builder block_example();
+/// Two states: one of a fixed shape with first values, one that grows by a row with each run, up to eight.
+Builder state_example();
 
 /// A chain of small operators over one row of 16: what an operator costs beside its kernel.
 Builder chain_example(int operators);
@@ -36,7 +38,7 @@ void fill_inputs(Session& session, uint32_t seed);
 /// The outputs' bytes, one after another.
 std::vector<std::byte> outputs_of(const Session& session);
 
-/// The outputs, computed without a session from the inputs that the session holds now.
+/// The outputs of a first run, computed without a session from the inputs that the session holds now.
 std::vector<std::byte> direct(const Builder& builder, const Session& session, std::span<const int32_t> dimensions,
                               Isa isa);
 

@@ -91,8 +91,8 @@ TEST_CASE("dimensions, expressions and constraints") {
           {Code::corrupt, "an expression names no dimension", 2, 2});
   refused(good, [](B& b) { b.expression(Expression::dimension, -1, 0); },
           {Code::corrupt, "an expression names no dimension", -1, 2});
-  refused(good, [](B& b) { b.expressions.emplace_back(static_cast<Expression>(9), 0, 0); },
-          {Code::corrupt, "no such kind of expression", 9, 8});
+  refused(good, [](B& b) { b.expressions.emplace_back(static_cast<Expression>(10), 0, 0); },
+          {Code::corrupt, "no such kind of expression", 10, 9});
   refused(good, [&](B& b) { b.expression(Expression::add, count, 0); },
           {Code::corrupt, "an expression refers forward", count, count});
   refused(good, [&](B& b) { b.expression(Expression::add, 0, -5); },

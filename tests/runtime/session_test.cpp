@@ -51,12 +51,14 @@ TEST_CASE("outputs are those of the kernels") {
         for (const int32_t batch : {6, 1, 3}) {
           CAPTURE(batch);
           REQUIRE(session->resize("batch", batch).ok());
+          session->reset();
           fill_inputs(*session, 42);
           const std::vector<std::byte> expected = direct(builder, *session, dimensions_of(*session), isa);
           REQUIRE(session->run().ok());
           const std::vector<std::byte> found = outputs_of(*session);
           CHECK(found == expected);
           // The second run is as the first.
+          session->reset();
           fill_inputs(*session, 42);
           REQUIRE(session->run().ok());
           CHECK(outputs_of(*session) == found);

@@ -43,7 +43,7 @@ int32_t batch_dimension(const Model& model) {
 
 bool depends_on(const Model& model, uint32_t expression, int32_t dimension) {
   const ExpressionNode node = model.expression(expression);
-  if (node.op == ExpressionNode::Op::constant) return false;
+  if (node.op == ExpressionNode::Op::constant || node.op == ExpressionNode::Op::position) return false;
   if (node.op == ExpressionNode::Op::dimension) return node.a == dimension;
   return depends_on(model, static_cast<uint32_t>(node.a), dimension) ||
          depends_on(model, static_cast<uint32_t>(node.b), dimension);
@@ -164,6 +164,7 @@ std::vector<Layer> collect(const LoadedModel& loaded, Data& data, size_t chosen)
     if (chosen < first + batch) {
       Collector collector(loaded, axes, chosen - first);
       session.observe(collector.observer());
+      session.reset();
       check(session.run(), loaded.path());
       return collector.layers();
     }

@@ -60,7 +60,7 @@ void convert(const ConvertCommand& command) {
   Converted converted;
   {
     Progress progress;
-    converted = convert(command.onnx, ConvertOptions{command.dims},
+    converted = convert(command.onnx, ConvertOptions{command.dims, command.states, command.sets, command.limits},
                         [&](const std::string& stage, double share) { progress.show(stage, share); });
   }
   write_file(output, converted.bytes);

@@ -41,16 +41,17 @@ ArrayType array_type(const Port& port) {
 }
 
 /// An expression's value where every dimension in it has one.
-std::optional<int64_t> evaluate(const Model& model, uint32_t expression, const Values& values) {
+std::optional<int64_t> evaluate(const Model& model, uint32_t expression, const Values& values, int64_t at) {
   const ExpressionNode node = model.expression(expression);
   using enum ExpressionNode::Op;
   if (node.op == constant) return node.a;
+  if (node.op == position) return at;
   if (node.op == dimension) {
     const auto found = values.find(model.dimension(static_cast<uint32_t>(node.a)).name);
     return found == values.end() ? std::nullopt : std::optional<int64_t>(found->second);
   }
-  const auto left = evaluate(model, static_cast<uint32_t>(node.a), values);
-  const auto right = evaluate(model, static_cast<uint32_t>(node.b), values);
+  const auto left = evaluate(model, static_cast<uint32_t>(node.a), values, at);
+  const auto right = evaluate(model, static_cast<uint32_t>(node.b), values, at);
   if (!left || !right) return std::nullopt;
   const int64_t a = *left, b = *right;
   const auto floor_divide = [&] { return a / b - (a % b != 0 && (a < 0) != (b < 0)); };
@@ -74,7 +75,7 @@ std::optional<int64_t> evaluate(const Model& model, uint32_t expression, const V
 
 void unbound(const Model& model, uint32_t expression, const Values& values, std::set<uint32_t>& dimensions) {
   const ExpressionNode node = model.expression(expression);
-  if (node.op == ExpressionNode::Op::constant) return;
+  if (node.op == ExpressionNode::Op::constant || node.op == ExpressionNode::Op::position) return;
   if (node.op == ExpressionNode::Op::dimension) {
     const auto index = static_cast<uint32_t>(node.a);
     if (!values.contains(model.dimension(index).name)) dimensions.insert(index);
@@ -232,8 +233,8 @@ std::string index_text(size_t flat, const Shape& shape) {
 // --- Data
 // ---------------------------------------------------------------------------------------------------------------
 
-Data::Data(const LoadedModel& model, const std::vector<std::string>& arguments)
-    : loaded_(model), not_finite_(model.model().input_count()) {
+Data::Data(const LoadedModel& model, const std::vector<std::string>& arguments, bool sequence)
+    : loaded_(model), sequence_(sequence), not_finite_(model.model().input_count()) {
   read(arguments);
   split();
   std::vector<std::string> problems;
@@ -386,6 +387,12 @@ void Data::unify(size_t number, std::vector<std::string>& problems) {
   const Model& model = loaded_.model();
   Sample& sample = samples_[number];
   Values& values = sample.dimensions;
+  if (const auto position = model.position()) {
+    sample.position = position->lower;
+    if (sequence_ && number > 0)
+      sample.position = samples_[number - 1].position +
+                        evaluate(model, position->step, samples_[number - 1].dimensions, 0).value_or(0);
+  }
   std::map<std::string, std::string, std::less<>> said_by;
   const auto where = [&](uint32_t input) {
     const std::string name(model.input(input).name);
@@ -430,14 +437,15 @@ void Data::unify(size_t number, std::vector<std::string>& problems) {
         int64_t candidate = dimension.lower;
         for (; candidate <= dimension.upper; ++candidate) {
           trial[std::string(dimension.name)] = static_cast<int32_t>(candidate);
-          if (evaluate(model, tensor.dims[axis], trial) == size) break;
+          if (evaluate(model, tensor.dims[axis], trial, sample.position) == size) break;
         }
         if (candidate <= dimension.upper)
           values = std::move(trial);
         else
           misfit(input, axis,
                  fmt::format("which no '{}' from {} to {} gives", dimension.name, dimension.lower, dimension.upper));
-      } else if (const auto value = evaluate(model, tensor.dims[axis], values); value && *value != size) {
+      } else if (const auto value = evaluate(model, tensor.dims[axis], values, sample.position);
+                 value && *value != size) {
         const std::string text = expression_text(model, tensor.dims[axis]);
         if (model.expression(tensor.dims[axis]).op == ExpressionNode::Op::constant)
           misfit(input, axis,

@@ -28,9 +28,10 @@ struct NotFinite {
 
 class Data {
  public:
-  /// `arguments` as on the command line: data.npz, or NAME=FILE.npy. Throws Error with all that is missing, unknown, of
-  /// another type or of another shape; what an .npz holds beside the inputs is noted on standard error.
-  Data(const LoadedModel& model, const std::vector<std::string>& arguments);
+  /// `arguments` as on the command line: data.npz, or NAME=FILE.npy; `sequence`: the state goes on from sample to
+  /// sample. Throws Error with all that is missing, unknown, of another type or of another shape; what an .npz holds
+  /// beside the inputs is noted on standard error.
+  Data(const LoadedModel& model, const std::vector<std::string>& arguments, bool sequence = false);
 
   size_t samples() const { return samples_.size(); }
 
@@ -53,6 +54,7 @@ class Data {
   struct Sample {
     std::vector<Piece> inputs;
     std::map<std::string, int32_t, std::less<>> dimensions;
+    int64_t position = 0;  // that the run begins with
   };
 
   void read(const std::vector<std::string>& arguments);
@@ -60,6 +62,7 @@ class Data {
   void unify(size_t sample, std::vector<std::string>& problems);
 
   const LoadedModel& loaded_;
+  const bool sequence_;
   Form form_ = Form::single;
   struct Given {
     Array array;

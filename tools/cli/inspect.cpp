@@ -41,6 +41,10 @@ Type operator_type(const Model& model, const OperatorInfo& info) {
                                                        : Type::f32;
 }
 
+uint64_t state_bytes(const Model& model, const State& state) {
+  return model.buffer(static_cast<uint32_t>(model.tensor(state.tensor).buffer)).capacity;
+}
+
 void print_json(const Model& model, const Session& session) {
   const Memory& memory = model.memory();
   Json json;
@@ -58,6 +62,21 @@ void print_json(const Model& model, const Session& session) {
   for (uint32_t i = 0; i < model.input_count(); ++i) json["inputs"].push_back(json_port(model, model.input(i)));
   json["outputs"] = Json::array();
   for (uint32_t i = 0; i < model.output_count(); ++i) json["outputs"].push_back(json_port(model, model.output(i)));
+  json["states"] = Json::array();
+  for (uint32_t i = 0; i < model.state_count(); ++i) {
+    const State state = model.state(i);
+    Json row = json_port(model, {state.name, 0, model.tensor(state.tensor).type, 0, state.tensor});
+    row.erase("device_dtype");
+    row["output"] = state.output;
+    row["bytes"] = state_bytes(model, state);
+    json["states"].push_back(row);
+  }
+  if (const auto position = model.position())
+    json["position"] = {{"name", position->name},
+                        {"lower", position->lower},
+                        {"upper", position->upper},
+                        {"capacity", position->capacity},
+                        {"step", expression_text(model, position->step)}};
   int64_t macs = 0;
   json["operators"] = Json::array();
   for (uint32_t i = 0; i < model.operator_count(); ++i) {
@@ -98,6 +117,22 @@ void print_ports(const char* heading, const Model& model, uint32_t count, Port (
         {std::string(port.name), border_dtype(port), shape_text(model, model.tensor(port.tensor)), dtype(port.type)});
   }
   table.print();
+  fmt::print("\n");
+}
+
+void print_states(const Model& model) {
+  if (model.state_count() == 0) return;
+  Table table({"state", "becomes", "type", "shape", ">bytes"});
+  for (uint32_t i = 0; i < model.state_count(); ++i) {
+    const State state = model.state(i);
+    const TensorInfo tensor = model.tensor(state.tensor);
+    table.add({std::string(state.name), std::string(state.output), dtype(tensor.type), shape_text(model, tensor),
+               grouped(state_bytes(model, state))});
+  }
+  table.print();
+  if (const auto position = model.position())
+    fmt::print("  '{}' is the position: from {}, a run adds {}, room for {}\n", printable(std::string(position->name)),
+               position->lower, expression_text(model, position->step), position->capacity);
   fmt::print("\n");
 }
 
@@ -181,6 +216,7 @@ void print_text(const Model& model, const Session& session, const std::string& p
   }
   print_ports("input", model, model.input_count(), &Model::input);
   print_ports("output", model, model.output_count(), &Model::output);
+  print_states(model);
 
   const Memory& memory = model.memory();
   Table regions({"memory", ">bytes", ""});

@@ -26,8 +26,7 @@ int fail(Fault fault, const std::vector<std::string>& problems) {
 /// Options that later versions honour; whoever gives one is told so.
 struct Later {
   std::string quantize = "none", range, qdq, budget, calibrate, selftest, report;
-  std::vector<std::string> keep_float, state, set, limit;
-  bool sequence = false;
+  std::vector<std::string> keep_float;
 };
 
 void refuse_later(const CLI::App& verb) {
@@ -37,12 +36,8 @@ void refuse_later(const CLI::App& verb) {
       {"--calibrate", "this version converts in float and needs no calibration data"},
       {"--range", "this version converts in float and needs no calibration data"},
       {"--qdq", "this version takes no quantised models"},
-      {"--state", "this version runs models without state; inputs and outputs are the caller's"},
-      {"--set", "this version cannot make an input a constant; the model has to be exported with it"},
-      {"--limit", "this version bounds each dimension by itself: --dim NAME=LO..HI"},
       {"--selftest", "this version stores no test data in the file; `heed run` prints the hash to compare"},
       {"--report", "this version prints the report on standard output"},
-      {"--sequence", "this version runs models without state, so samples do not depend on each other"},
   };
   std::vector<std::string> problems;
   for (const CLI::Option* option : verb.get_options()) {
@@ -104,6 +99,14 @@ int main(int argc, char** argv) {
                    "a dimension's range or value: NAME=LO..HI, NAME=N, INPUT:AXIS=LO..HI")
       ->type_name("NAME=LO..HI")
       ->allow_extra_args(false);
+  const auto texts = [&](const char* option, std::vector<std::string>& values, const char* what, const char* form) {
+    verb->add_option(option, values, what)->type_name(form)->allow_extra_args(false);
+  };
+  texts("--state", convert_command.states,
+        "an output that is an input's next value, 'past.*=present.*'; usual names are found; none: they are not",
+        "IN=OUT");
+  texts("--set", convert_command.sets, "an input that is a constant", "NAME=VALUE|FILE.npy");
+  texts("--limit", convert_command.limits, "what the dimensions satisfy, 'past + tokens <= 512'", "EXPR<=EXPR");
   verb->add_option("--quantize", later.quantize, "none (float)")
       ->check(CLI::IsMember({"none", "int8", "int8-static"}))
       ->type_name("PROFILE");
@@ -114,9 +117,6 @@ int main(int argc, char** argv) {
     verb->add_option(option, value, "a later version's")->group("");
   };
   list("--keep-float", later.keep_float);
-  list("--state", later.state);
-  list("--set", later.set);
-  list("--limit", later.limit);
   text("--error-budget", later.budget);
   text("--calibrate", later.calibrate);
   text("--range", later.range);
@@ -146,11 +146,8 @@ int main(int argc, char** argv) {
       ->type_name("out.npz");
   add_isa(verb, run_command.options.isa);
   add_threads(verb, run_command.options.threads);
-  verb->add_flag("--sequence", later.sequence, "a later version's")->group("");
-  verb->callback([&, verb] {
-    refuse_later(*verb);
-    run(run_command);
-  });
+  verb->add_flag("--sequence", run_command.sequence, "carry the state from sample to sample");
+  verb->callback([&] { run(run_command); });
 
   BenchCommand bench_command;
   verb = app.add_subcommand("bench", "time a model, operator by operator, against this machine's roof");

@@ -41,13 +41,14 @@ void run(const RunCommand& command) {
   if (command.output && command.output->extension() != ".npz")
     throw Error(Fault::command_line, fmt::format("--output {}: outputs are written as .npz", command.output->string()));
   const LoadedModel loaded(command.model);
-  Data data(loaded, command.inputs);
+  Data data(loaded, command.inputs, command.sequence);
   Runner runner(loaded, command.options);
   Session& session = runner.session();
   Results results(loaded, data);
   {
     Progress progress;
     for (size_t sample = 0; sample < data.samples(); ++sample) {
+      if (!command.sequence) session.reset();
       data.feed(sample, session);
       check(session.run(),
             data.sample_name(sample).empty() ? loaded.path() : loaded.path() + ": " + data.sample_name(sample));

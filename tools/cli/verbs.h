@@ -14,7 +14,7 @@ namespace heed::tools {
 struct ConvertCommand {
   std::filesystem::path onnx;
   std::optional<std::filesystem::path> output;  // else beside the ONNX file
-  std::vector<std::string> dims;
+  std::vector<std::string> dims, states, sets, limits;
 };
 void convert(const ConvertCommand& command);
 
@@ -35,6 +35,7 @@ struct RunCommand {
   std::filesystem::path model;
   std::vector<std::string> inputs;  // data.npz or NAME=FILE.npy
   std::optional<std::filesystem::path> output;
+  bool sequence = false;  // the state goes on from sample to sample
   RunOptions options;
 };
 void run(const RunCommand& command);

@@ -299,6 +299,7 @@ void Graph::substitute(const std::string& name, const Expression& value) {
     each.constant = constant_of(*constant_dims(each.dims), *each.symbols);
   }
   for (Node& each : nodes_) for_each_expression(each.operation, renew);
+  if (position) renew(position->step);
   std::vector<Constraint> kept;
   for (Constraint& constraint : constraints) {
     renew(constraint.left);
@@ -339,7 +340,9 @@ void Graph::unify(const Expression& first, const Expression& second, const std::
     e.collect(names);
     return std::find(names.begin(), names.end(), name) != names.end();
   };
-  const bool take_b = named_b && !depends(a, *named_b), take_a = !take_b && named_a && !depends(b, *named_a);
+  const auto stays = [&](const std::string& name) { return position && position->name == name; };
+  const bool take_b = named_b && !depends(a, *named_b) && !stays(*named_b);
+  const bool take_a = !take_b && named_a && !depends(b, *named_a) && !stays(*named_a);
   if (!take_a && !take_b) {
     constraints.push_back({Constraint::Relation::equal, a, b});
     notes.push_back(fmt::format("{}: {} and {} must be equal", where, a.text(), b.text()));

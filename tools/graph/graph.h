@@ -180,6 +180,20 @@ struct Constraint {
   Expression left, right;
 };
 
+/// An output that is the input's next value, and hidden with it from whoever runs the model.
+struct State {
+  int input, output;             // of the graph's
+  int axis;                      // that grows; -1: of one shape
+  std::optional<Literal> first;  // else zeros
+};
+
+/// The dimension of the axes that grow, and what a run adds to it.
+struct Position {
+  std::string name;
+  Expression step;
+  int64_t capacity;  // the most that the axes come to
+};
+
 struct Inferred {
   Type type;
   Dims dims;
@@ -190,7 +204,9 @@ class Graph {
   std::vector<Border> inputs, outputs;
   std::map<std::string, heed::tools::Dimension> dimensions;
   std::vector<Constraint> constraints;
-  std::vector<std::string> notes;  // for people: dimensions made one, constraints
+  std::vector<State> states;
+  std::optional<Position> position;  // present where a state grows; its name is among the dimensions still
+  std::vector<std::string> notes;    // for people: dimensions made one, constraints
 
   const Value& value(ValueId id) const { return values_[static_cast<size_t>(id)]; }
   Value& value(ValueId id) { return values_[static_cast<size_t>(id)]; }

@@ -88,7 +88,7 @@ class Binder {
   Binder(const std::vector<const onnx::ValueInfo*>& inputs, std::vector<std::string>& notes)
       : inputs_(inputs), notes_(notes) {}
 
-  BoundInputs run(const std::vector<std::string>& options) {
+  BoundInputs run(const std::vector<std::string>& options, const std::vector<std::string>& limits) {
     name_dimensions();
     for (const std::string& option : options) {
       try {
@@ -113,6 +113,14 @@ class Binder {
       }
     }
     for (size_t i = 0; i < inputs_.size(); ++i) check_positive(i, result);
+    for (const std::string& limit : limits) {
+      try {
+        add_limit(limit, result);
+      } catch (const Error& e) {
+        problems_.push_back(e.what());
+      }
+    }
+    if (!problems_.empty()) throw Error(Fault::command_line, problems_);
     return result;
   }
 
@@ -210,6 +218,40 @@ class Binder {
     }
   }
 
+  void add_limit(const std::string& text, BoundInputs& result) const {
+    constexpr std::string_view relations[] = {"<=", ">=", "==", "<", ">"};
+    size_t place = std::string::npos;
+    std::string_view relation;
+    for (const std::string_view each : relations) {
+      place = text.find(each);
+      relation = each;
+      if (place != std::string::npos) break;
+    }
+    if (place == std::string::npos) throw wrong("--limit {}: write a comparison, 'past + tokens <= 512'", text);
+    const auto side = [&](const std::string& words) {
+      auto parsed = Expression::parse(words);
+      if (!parsed)
+        throw wrong("--limit {}: '{}' is no expression of +, -, *, //, %, min and max over dimensions", text, words);
+      std::vector<std::string> names;
+      parsed->collect(names);
+      for (const std::string& name : names) {
+        if (!known_.count(name) && names_.empty()) throw wrong("--limit {}: all sizes of this model are fixed", text);
+        if (!known_.count(name))
+          throw wrong("--limit {}: there is no dimension '{}'; this model has {}", text, name, fmt::join(names_, ", "));
+        const Dimension& dimension = bound_.at(name);
+        if (dimension.lower == dimension.upper) parsed = parsed->substitute(name, dimension.lower);
+      }
+      return *parsed;
+    };
+    Expression left = side(text.substr(0, place)), right = side(text.substr(place + relation.size()));
+    if (relation[0] == '>') std::swap(left, right);
+    if (relation == "<" || relation == ">") left = left + 1;
+    const auto [lower, upper] = (right - left).range(result.dimensions);
+    const bool equal = relation == "==";
+    if (upper < 0 || (equal && lower > 0)) throw wrong("--limit {}: no sizes under the given bounds satisfy it", text);
+    result.limits.push_back({equal ? Constraint::Relation::equal : Constraint::Relation::less_equal, left, right});
+  }
+
   const std::vector<const onnx::ValueInfo*>& inputs_;
   std::vector<std::string>& notes_;
   std::vector<Dims> dims_;
@@ -222,8 +264,8 @@ class Binder {
 }  // namespace
 
 BoundInputs bind_dimensions(const std::vector<const onnx::ValueInfo*>& inputs, const std::vector<std::string>& options,
-                            std::vector<std::string>& notes) {
-  return Binder(inputs, notes).run(options);
+                            const std::vector<std::string>& limits, std::vector<std::string>& notes) {
+  return Binder(inputs, notes).run(options, limits);
 }
 
 }  // namespace heed::tools

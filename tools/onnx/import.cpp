@@ -12,6 +12,8 @@
 #include "tools/error.h"
 #include "tools/onnx/dimensions.h"
 #include "tools/onnx/lowering.h"
+#include "tools/onnx/settings.h"
+#include "tools/onnx/state.h"
 
 namespace heed::tools {
 namespace {
@@ -40,7 +42,28 @@ std::string full_name(const onnx::Node& node) {
   return node.domain.empty() ? std::string(node.op) : fmt::format("{}.{}", node.domain, node.op);
 }
 
-/// Names of values and attributes where a node stands: the graph, or a call of a function.
+const onnx::Graph* branch_of(const onnx::Node& node, std::string_view name) {
+  for (const onnx::Attribute& a : node.attributes)
+    if (a.name == name && a.kind == onnx::Attribute::Kind::graph) return a.graph.get();
+  return nullptr;
+}
+
+bool is_if(const onnx::Node& node) {
+  return node.domain.empty() && node.op == "If";
+}
+
+/// Calls visit with every name that a node, or a node inside its branches, reads.
+template <class Visit>
+void for_each_read(const onnx::Node& node, const Visit& visit) {
+  for (const std::string_view input : node.inputs) visit(input);
+  for (const onnx::Attribute& a : node.attributes) {
+    if (a.graph == nullptr) continue;
+    for (const onnx::Node& inner : a.graph->nodes) for_each_read(inner, visit);
+    for (const onnx::ValueInfo& output : a.graph->outputs) visit(output.name);
+  }
+}
+
+/// Names of values and attributes where a node stands: the graph, a call of a function, or a branch.
 struct Scope {
   /// An operand without a value is absent (a function's optional input); nothing stands for a value that could not be
   /// computed.
@@ -49,6 +72,21 @@ struct Scope {
   const onnx::Opsets* opsets;
   std::string prefix;  // of the names of nodes
   int depth = 0;
+  Scope* outer = nullptr;  // of a branch, which sees its values too
+};
+
+/// left (step) right over dimensions, or its opposite.
+struct Condition {
+  Step step;  // i_equal, i_less, i_less_equal
+  Expression left, right;
+  bool negated = false;
+
+  std::string text() const {
+    const char* sign = step == Step::i_equal  ? (negated ? "!=" : "==")
+                       : step == Step::i_less ? (negated ? ">=" : "<")
+                                              : (negated ? ">" : "<=");
+    return fmt::format("{} {} {}", left.text(), sign, right.text());
+  }
 };
 
 class Importer {
@@ -59,25 +97,29 @@ class Importer {
     for (const onnx::Tensor& t : model.graph.initializers) {
       if (!initializers_.try_emplace(t.name, &t).second) problem("initializer '{}' is there twice", t.name);
     }
-    for (const onnx::ValueInfo& input : model.graph.inputs) {
-      if (!initializers_.count(input.name)) inputs_.push_back(&input);  // else a default that nobody overrides
-    }
   }
 
   Graph run() {
+    const Settings settings(model_.graph.inputs, options_.sets);
+    const std::vector<StatePair> pairs = pair_states(model_.graph.inputs, model_.graph.outputs, options_.states);
+    for (const onnx::ValueInfo& input : settings.inputs()) {
+      const bool state =
+          std::any_of(pairs.begin(), pairs.end(), [&](const auto& pair) { return pair.input == input.name; });
+      // A default that nobody overrides, but what a state may start from.
+      if (!initializers_.count(input.name) || state || settings.has(input.name)) inputs_.push_back(&input);
+    }
     check_opset();
     find_live_nodes();
-    check_operators();
+    check_operators(model_.graph.nodes, live_, model_.opsets, "");
     check_inputs();
     refuse_problems();
-    add_inputs();
-    Scope scope{{}, {}, &model_.opsets, "", 0};
-    for (size_t i = 0; i < inputs_.size(); ++i) {
-      scope.values[inputs_[i]->name] = Operand{graph_.inputs[i].value, inputs_[i]->type};
-    }
+    Scope scope{{}, {}, &model_.opsets, "", 0, nullptr};
+    add_inputs(settings, scope);
     lower_all(model_.graph.nodes, live_, scope);
     add_outputs(scope);
     refuse_problems();
+    declare_states(graph_, pairs);
+    set_first_values();
     notes_.insert(notes_.end(), graph_.notes.begin(), graph_.notes.end());
     return std::move(graph_);
   }
@@ -88,9 +130,16 @@ class Importer {
     problems_.push_back(fmt::format(text, std::forward<Args>(args)...));
   }
 
-  void refuse_problems() const {
+  void refuse_problems() {
+    for (const auto& [op, names] : missing_) {
+      const std::span<const std::string> shown(names.data(), std::min(names.size(), most_names));
+      problem("operator {} is not supported: {} node{}: {}{}", op, names.size(), names.size() == 1 ? "" : "s",
+              fmt::join(shown, ", "), names.size() > shown.size() ? ", ..." : "");
+    }
     if (!problems_.empty()) throw Error(Fault::model, problems_);
   }
+
+  using Results = std::vector<std::optional<Operand>>;
 
   // --- Before anything is lowered ------------------------------------------------------------------------
 
@@ -114,36 +163,25 @@ class Importer {
     return found == functions_.end() ? nullptr : found->second;
   }
 
-  /// Every operator that has no lowering, once, with its nodes.
-  void check_operators() {
-    std::map<std::string, std::vector<std::string>> missing;
-    std::vector<const onnx::Function*> called;
-    std::set<const onnx::Function*> seen;
-    const auto check = [&](const onnx::Node& node, const onnx::Opsets& opsets, const std::string& name) {
+  /// Notes every operator that has no lowering. What stands in a branch is looked at once the branch is taken.
+  void check_operators(const std::vector<onnx::Node>& nodes, const std::vector<bool>& live, const onnx::Opsets& opsets,
+                       const std::string& prefix) {
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      if (!live[i] || is_if(nodes[i])) continue;
+      const onnx::Node& node = nodes[i];
+      const std::string name = node_name(node, i, prefix);
       const int64_t version = version_of(opsets, node.domain);
       if (const LoweringRow* row = find_row(node.domain, node.op)) {
-        if (version >= row->since) return;
-        missing[fmt::format("{} as of operator set {} (from {} on it is)", full_name(node), version, row->since)]
+        if (version >= row->since) continue;
+        missing_[fmt::format("{} as of operator set {} (from {} on it is)", full_name(node), version, row->since)]
             .push_back(name);
       } else if (const onnx::Function* function = find_function(node)) {
-        if (seen.insert(function).second) called.push_back(function);
+        if (!checked_.insert(function).second) continue;
+        check_operators(function->nodes, std::vector<bool>(function->nodes.size(), true), function->opsets,
+                        fmt::format("{}/", function->name));
       } else {
-        missing[full_name(node)].push_back(name);
+        missing_[full_name(node)].push_back(name);
       }
-    };
-    for (size_t i = 0; i < model_.graph.nodes.size(); ++i) {
-      if (live_[i]) check(model_.graph.nodes[i], model_.opsets, node_name(model_.graph.nodes[i], i, ""));
-    }
-    for (size_t k = 0; k < called.size(); ++k) {
-      const onnx::Function& function = *called[k];
-      for (size_t i = 0; i < function.nodes.size(); ++i) {
-        check(function.nodes[i], function.opsets, node_name(function.nodes[i], i, fmt::format("{}/", function.name)));
-      }
-    }
-    for (const auto& [op, names] : missing) {
-      const std::span<const std::string> shown(names.data(), std::min(names.size(), most_names));
-      problem("operator {} is not supported: {} node{}: {}{}", op, names.size(), names.size() == 1 ? "" : "s",
-              fmt::join(shown, ", "), names.size() > shown.size() ? ", ..." : "");
     }
   }
 
@@ -164,13 +202,41 @@ class Importer {
     if (model_.graph.outputs.empty()) problem("the graph has no outputs");
   }
 
-  void add_inputs() {
-    BoundInputs bound = bind_dimensions(inputs_, options_.dims, notes_);
+  void add_inputs(const Settings& settings, Scope& scope) {
+    BoundInputs bound = bind_dimensions(inputs_, options_.dims, options_.limits, notes_);
     graph_.dimensions = std::move(bound.dimensions);
+    for (const Constraint& limit : bound.limits) {
+      if (limit.relation == Constraint::Relation::equal)
+        graph_.unify(limit.left, limit.right, "--limit");
+      else
+        graph_.constraints.push_back(limit);
+    }
     for (size_t i = 0; i < inputs_.size(); ++i) {
       const std::string name(inputs_[i]->name);
-      const ValueId id = graph_.input(name, *onnx::device_type(inputs_[i]->type), bound.dims[i]);
-      graph_.inputs.push_back({name, id, static_cast<uint8_t>(inputs_[i]->type)});
+      ValueId id = no_value;
+      if (settings.has(name)) {
+        id = graph_.constant(name, settings.value(name));
+        if (graph_.value(id).dims.empty()) id = graph_.add_value(Expand{bound.dims[i]}, {id}, name);
+      } else {
+        id = graph_.input(name, *onnx::device_type(inputs_[i]->type), bound.dims[i]);
+        graph_.inputs.push_back({name, id, static_cast<uint8_t>(inputs_[i]->type)});
+      }
+      scope.values[inputs_[i]->name] = Operand{id, inputs_[i]->type};
+    }
+  }
+
+  /// An input's default is what a state starts from.
+  void set_first_values() {
+    for (State& state : graph_.states) {
+      const Border& border = graph_.inputs[static_cast<size_t>(state.input)];
+      const auto initializer = initializers_.find(border.name);
+      if (initializer == initializers_.end()) continue;
+      Literal first = onnx::literal(*initializer->second);
+      const Dims& dims = graph_.value(border.value).dims;
+      if (Dims(first.dims.begin(), first.dims.end()) != dims)
+        throw Error(Fault::model, fmt::format("the state '{}' is {}, and its first value {}", border.name,
+                                              heed::tools::text(dims), heed::tools::text(first.dims)));
+      state.first = std::move(first);
     }
   }
 
@@ -185,20 +251,28 @@ class Importer {
           problem("'{}' is computed twice, again by node '{}'", output, node_name(nodes[i], i, ""));
       }
     }
-    live_.resize(nodes.size());
+    live_ = live_nodes(model_.graph);
+  }
+
+  static std::vector<bool> live_nodes(const onnx::Graph& graph) {
+    std::map<std::string_view, size_t> producers;
+    for (size_t i = 0; i < graph.nodes.size(); ++i)
+      for (const std::string_view output : graph.nodes[i].outputs) producers.try_emplace(output, i);
+    std::vector<bool> live(graph.nodes.size());
     std::vector<size_t> open;
     const auto enter = [&](std::string_view value) {
-      const auto found = producers_.find(value);
-      if (found == producers_.end() || live_[found->second]) return;
-      live_[found->second] = true;
+      const auto found = producers.find(value);
+      if (value.empty() || found == producers.end() || live[found->second]) return;
+      live[found->second] = true;
       open.push_back(found->second);
     };
-    for (const onnx::ValueInfo& output : model_.graph.outputs) enter(output.name);
+    for (const onnx::ValueInfo& output : graph.outputs) enter(output.name);
     while (!open.empty()) {
       const size_t i = open.back();
       open.pop_back();
-      for (const std::string_view input : nodes[i].inputs) enter(input);
+      for_each_read(graph.nodes[i], enter);
     }
+    return live;
   }
 
   // --- Nodes ---------------------------------------------------------------------------------------------
@@ -218,7 +292,7 @@ class Importer {
         operands.push_back(found.value_or(Operand{}));
         complete = complete && found;
       }
-      std::vector<std::optional<Operand>> results;
+      Results results;
       if (complete) results = lower(nodes[i], name, std::move(operands), scope);
       results.resize(nodes[i].outputs.size());
       for (size_t k = 0; k < results.size(); ++k) {
@@ -230,6 +304,7 @@ class Importer {
 
   /// Nothing where the value is not to be had; the reason is among the problems then.
   std::optional<Operand> find_value(std::string_view value, Scope& scope, const std::string& reader) {
+    if (scope.outer != nullptr && !scope.values.count(value)) return find_value(value, *scope.outer, reader);
     const auto [entry, is_new] = scope.values.try_emplace(value);
     if (!is_new) return entry->second;
     const auto initializer = scope.depth == 0 ? initializers_.find(value) : initializers_.end();
@@ -251,12 +326,12 @@ class Importer {
     return entry->second;
   }
 
-  std::vector<std::optional<Operand>> lower(const onnx::Node& written, const std::string& name,
-                                            std::vector<Operand> operands, Scope& scope) {
+  Results lower(const onnx::Node& written, const std::string& name, std::vector<Operand> operands, Scope& scope) {
     if (++lowered_ > most_nodes) throw Error(Fault::model, fmt::format("the model has more than {} nodes", most_nodes));
     const onnx::Node node = with_attributes(written, scope);
+    if (is_if(node)) return lower_if(node, name, operands, scope);
     const LoweringRow* row = find_row(node.domain, node.op);
-    if (row == nullptr) return call(node, name, operands, scope);
+    if (row == nullptr) return find_function(node) == nullptr ? Results() : call(node, name, operands, scope);
     try {
       Lowering lowering(graph_, node, version_of(*scope.opsets, node.domain), name, std::move(operands));
       row->lower(lowering);
@@ -288,8 +363,7 @@ class Importer {
     return node;
   }
 
-  std::vector<std::optional<Operand>> call(const onnx::Node& node, const std::string& name,
-                                           const std::vector<Operand>& operands, Scope& caller) {
+  Results call(const onnx::Node& node, const std::string& name, const std::vector<Operand>& operands, Scope& caller) {
     const onnx::Function& function = *find_function(node);
     if (caller.depth >= deepest_call) {
       throw Error(Fault::model, fmt::format("function '{}' calls itself, or calls are nested more than {} deep",
@@ -300,17 +374,170 @@ class Importer {
               function.inputs.size());
       return {};
     }
-    Scope scope{{}, {}, &function.opsets, name + "/", caller.depth + 1};
+    Scope scope{{}, {}, &function.opsets, name + "/", caller.depth + 1, nullptr};
     for (size_t i = 0; i < function.inputs.size(); ++i) {
       scope.values[function.inputs[i]] = i < operands.size() ? operands[i] : Operand{};
     }
     for (const onnx::Attribute& a : function.defaults) scope.attributes[a.name] = &a;
     for (const onnx::Attribute& a : node.attributes) scope.attributes[a.name] = &a;
     lower_all(function.nodes, std::vector<bool>(function.nodes.size(), true), scope);
-    std::vector<std::optional<Operand>> results;
+    Results results;
     for (size_t i = 0; i < node.outputs.size() && i < function.outputs.size(); ++i) {
       results.push_back(find_value(function.outputs[i], scope, fmt::format("the end of function {}", function.name)));
     }
+    return results;
+  }
+
+  // --- Branches ------------------------------------------------------------------------------------------
+
+  /// The branch that is taken, by a condition that is known, or that the dimensions' bounds decide; else the only one
+  /// whose shapes are valid, with the constraint that it is the one.
+  Results lower_if(const onnx::Node& node, const std::string& name, const std::vector<Operand>& operands,
+                   Scope& scope) {
+    const onnx::Graph *yes = branch_of(node, "then_branch"), *no = branch_of(node, "else_branch");
+    if (yes == nullptr || no == nullptr || operands.size() != 1 || operands[0].id == no_value) {
+      problem("node '{}' (If): a condition, a then_branch and an else_branch are wanted", name);
+      return {};
+    }
+    const Value& condition = graph_.value(operands[0].id);
+    if (condition.type != Type::boolean || count(condition.dims).constant() != 1) {
+      problem("node '{}' (If): the condition '{}' is not one boolean", name, node.inputs[0]);
+      return {};
+    }
+    if (condition.constant) return branch(condition.constant->booleans()[0] != 0 ? *yes : *no, name, scope);
+    const auto known = read_condition(operands[0].id);
+    if (!known) {
+      problem(
+          "node '{}' (If): the condition '{}' depends on data; it has to be known at conversion (--set NAME=VALUE "
+          "makes an input a constant)",
+          name, node.inputs[0]);
+      return {};
+    }
+    return only_valid_branch(*yes, *no, *known, name, scope);
+  }
+
+  std::optional<Condition> read_condition(ValueId id) const {
+    Condition condition{Step::i_equal, 0, 0, false};
+    for (;;) {
+      const NodeId producer = graph_.value(id).producer;
+      if (producer < 0) return std::nullopt;
+      const Node& node = graph_.node(producer);
+      const auto* map = std::get_if<Map>(&node.operation);
+      if (std::holds_alternative<Reshape>(node.operation)) {
+        id = node.inputs[0];
+      } else if (map != nullptr && map->step == Step::b_not) {
+        condition.negated = !condition.negated;
+        id = node.inputs[0];
+      } else if (map != nullptr &&
+                 (map->step == Step::i_equal || map->step == Step::i_less || map->step == Step::i_less_equal)) {
+        const auto &left = graph_.value(node.inputs[0]).symbols, &right = graph_.value(node.inputs[1]).symbols;
+        if (!left || !right || left->size() != 1 || right->size() != 1) return std::nullopt;
+        condition.step = map->step;
+        condition.left = (*left)[0];
+        condition.right = (*right)[0];
+        return condition;
+      } else {
+        return std::nullopt;
+      }
+    }
+  }
+
+  /// Each branch is lowered to see whether its shapes are valid for all sizes; of the one that is not, nothing stays.
+  Results only_valid_branch(const onnx::Graph& yes, const onnx::Graph& no, const Condition& condition,
+                            const std::string& name, Scope& scope) {
+    // What the branches read has to be there before either is tried.
+    for (const onnx::Graph* graph : {&yes, &no})
+      for (const onnx::Node& node : graph->nodes)
+        for_each_read(node, [&](std::string_view value) {
+          if (is_outside(value, scope)) (void)find_value(value, scope, name);
+        });
+    struct Attempt {
+      Graph graph;
+      Results results;
+      std::vector<std::string> problems;
+      std::map<std::string, std::vector<std::string>> missing;
+      bool valid;
+    };
+    const Graph before = graph_;
+    const auto problems = problems_;
+    const auto missing = missing_;
+    const auto attempt = [&](const onnx::Graph& graph) {
+      Results results = branch(graph, name, scope);
+      const auto same = [](const auto& a, const auto& b) {
+        return a.second.lower == b.second.lower && a.second.upper == b.second.upper && a.first == b.first;
+      };
+      const bool valid = problems_ == problems && missing_ == missing &&
+                         graph_.constraints.size() == before.constraints.size() &&
+                         std::equal(graph_.dimensions.begin(), graph_.dimensions.end(), before.dimensions.begin(),
+                                    before.dimensions.end(), same);
+      Attempt made{std::move(graph_), std::move(results), problems_, missing_, valid};
+      graph_ = before;
+      problems_ = problems;
+      missing_ = missing;
+      return made;
+    };
+    Attempt first = attempt(yes), second = attempt(no);
+    if (first.valid == second.valid) {
+      problem(
+          "node '{}' (If): {} for some of the sizes and not for others, and {} of its branches {} valid for all; "
+          "--dim and --limit can decide it",
+          name, condition.text(), first.valid ? "both" : "none", first.valid ? "are" : "is");
+      return {};
+    }
+    Attempt& taken = first.valid ? first : second;
+    graph_ = std::move(taken.graph);
+    Condition held = condition;
+    if (!first.valid) held.negated = !held.negated;
+    if (!constrain(held, name))
+      problem("node '{}' (If): only one branch has valid shapes, where {}; --dim and --limit can decide it", name,
+              held.text());
+    return std::move(taken.results);
+  }
+
+  /// False where the sizes for which it does not hold lie amid the others.
+  bool constrain(const Condition& c, const std::string& name) {
+    const auto at_most = [&](const Expression& left, const Expression& right) {
+      graph_.constraints.push_back({Constraint::Relation::less_equal, left, right});
+      graph_.notes.push_back(fmt::format("node '{}' (If): {}", name, c.text()));
+      return true;
+    };
+    if (c.step == Step::i_less) return c.negated ? at_most(c.right, c.left) : at_most(c.left + 1, c.right);
+    if (c.step == Step::i_less_equal) return c.negated ? at_most(c.right + 1, c.left) : at_most(c.left, c.right);
+    if (!c.negated) {
+      graph_.unify(c.left, c.right, fmt::format("node '{}' (If)", name));
+      return true;
+    }
+    const auto [lower, upper] = (c.left - c.right).range(graph_.dimensions);
+    if (lower == 0) return at_most(c.right + 1, c.left);
+    return upper == 0 && at_most(c.left + 1, c.right);
+  }
+
+  bool is_outside(std::string_view value, const Scope& scope) const {
+    for (const Scope* s = &scope; s != nullptr; s = s->outer) {
+      if (s->values.count(value)) return true;
+      if (s->depth == 0 && initializers_.count(value)) return true;
+    }
+    return false;
+  }
+
+  Results branch(const onnx::Graph& graph, const std::string& name, Scope& outer) {
+    Scope scope{{}, outer.attributes, outer.opsets, outer.prefix, outer.depth + 1, &outer};
+    if (scope.depth > deepest_call)
+      throw Error(Fault::model, fmt::format("node '{}': branches are nested more than {} deep", name, deepest_call));
+    for (const onnx::Tensor& t : graph.initializers) {
+      try {
+        scope.values[t.name] = Operand{graph_.constant(std::string(t.name), onnx::literal(t)), t.type};
+      } catch (const Error& e) {
+        problem("{}", e.what());
+        scope.values[t.name] = std::nullopt;
+      }
+    }
+    const std::vector<bool> live = live_nodes(graph);
+    check_operators(graph.nodes, live, *scope.opsets, scope.prefix);
+    lower_all(graph.nodes, live, scope);
+    Results results;
+    for (const onnx::ValueInfo& output : graph.outputs)
+      results.push_back(find_value(output.name, scope, fmt::format("the end of a branch of '{}'", name)));
     return results;
   }
 
@@ -332,6 +559,8 @@ class Importer {
   std::vector<bool> live_;                        // of the graph's nodes
   std::vector<const onnx::ValueInfo*> inputs_;
   std::vector<std::string> problems_;
+  std::map<std::string, std::vector<std::string>> missing_;  // operators without a lowering: their nodes
+  std::set<const onnx::Function*> checked_;
   int64_t lowered_ = 0;
   Graph graph_;
 };

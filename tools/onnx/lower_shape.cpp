@@ -372,6 +372,44 @@ void gather(Lowering& l) {
   l.result(0, l.add(Gather{axis}, {table.id, index}), table.type);
 }
 
+/// Element i of the result is data[index[i, 0], index[i, 1], ...]: a gather from the indexed axes made one.
+void gather_nd(Lowering& l) {
+  const Operand data = l.operand(0);
+  const ValueId index = l.value(1);
+  if (l.type(index) != Type::i32) refuse("the index is of type {}", heed::name(l.type(index)));
+  const Dims dims = l.dims(data.id), index_dims = l.dims(index);
+  if (index_dims.empty()) refuse("the index has no axes");
+  const auto width = index_dims.back().constant();
+  if (!width) refuse("the index has {} numbers for each element; that has to be known", index_dims.back().text());
+  const auto batch = l.integer("batch_dims", 0), axes = batch + *width;
+  const auto last = static_cast<int64_t>(index_dims.size()) - 1;
+  if (batch < 0 || batch > last || axes > l.rank(data.id) || axes < 1)
+    refuse("an index of shape {} and batch_dims = {} do not fit data of shape {}", text(index_dims), batch, text(dims));
+
+  const Dims places(index_dims.begin(), index_dims.end() - 1);
+  const auto size = [&](int64_t axis) {
+    const auto known = dims[at(axis)].constant();
+    return known ? l.integer_constant(*known) : l.add(Size{dims[at(axis)]}, {});
+  };
+  const auto number = [&](int64_t axis) {  // of the element along an axis of the data, from 0
+    if (axis < batch) {
+      l.unify(places[at(axis)], dims[at(axis)]);
+      return l.iota(places, static_cast<int>(axis));
+    }
+    const ValueId own = l.reshape(l.slice(index, static_cast<int>(last), axis - batch, 1), places);
+    if (axes == 1) return own;  // the gather takes negative ones
+    return l.select(l.map(Step::i_less, {own, l.integer_constant(0)}), l.map(Step::i_add, {own, size(axis)}), own);
+  };
+  ValueId flat = number(0);
+  Dims table = {dims[0]};
+  for (int64_t axis = 1; axis < axes; ++axis) {
+    flat = l.map(Step::i_add, {l.map(Step::i_mul, {flat, size(axis)}), number(axis)});
+    table[0] = table[0] * dims[at(axis)];
+  }
+  table.insert(table.end(), dims.begin() + axes, dims.end());
+  l.result(0, l.add(Gather{0}, {l.reshape(data.id, table), flat}), data.type);
+}
+
 /// values = [off, on]; y = on where the index is the position along the new axis.
 void one_hot(Lowering& l) {
   const Operand index = l.operand(0);
@@ -461,6 +499,7 @@ constexpr LoweringRow rows[] = {
     {"", "EyeLike", 9, eye_like},
     {"", "Flatten", 1, flatten},
     {"", "Gather", 1, gather},
+    {"", "GatherND", 11, gather_nd},
     {"", "OneHot", 9, one_hot},
     {"", "Pad", 11, pad},
     {"", "Range", 11, range},

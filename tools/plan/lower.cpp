@@ -64,17 +64,27 @@ class Lowering {
     for (const Constraint& constraint : graph_.constraints)
       if (can_fail(constraint)) out_.constraints.push_back(constraint);
 
-    for (const Border& border : graph_.inputs) {
+    out_.position = graph_.position;
+    std::vector<View> wanted(graph_.outputs.size());
+    std::vector<bool> hidden(graph_.inputs.size()), hidden_output(graph_.outputs.size());
+    for (const State& state : graph_.states) {
+      hidden[static_cast<size_t>(state.input)] = hidden_output[static_cast<size_t>(state.output)] = true;
+      wanted[static_cast<size_t>(state.output)] = place(state);
+    }
+    for (size_t i = 0; i < graph_.inputs.size(); ++i) {
+      if (hidden[i]) continue;
+      const Border& border = graph_.inputs[i];
       const Value& value = graph_.value(border.value);
       views_[index(border.value)] = dense_view(workspace(value.name, value), value.type, value.dims);
+      inputs_[border.value] = static_cast<int>(out_.inputs.size());
       out_.inputs.push_back({border.name, tensor(*views_[index(border.value)], border.name), border.type});
     }
-    std::vector<View> wanted;
-    for (const Border& border : graph_.outputs) {
+    for (size_t i = 0; i < graph_.outputs.size(); ++i) {
+      const Border& border = graph_.outputs[i];
       const Value& value = graph_.value(border.value);
-      wanted.push_back(dense_view(workspace(border.name, value), value.type, value.dims));
-      claim(border.value, wanted.back());
-      out_.outputs.push_back({border.name, tensor(wanted.back(), border.name), border.type});
+      if (!hidden_output[i]) wanted[i] = dense_view(workspace(border.name, value), value.type, value.dims);
+      claim(border.value, wanted[i]);
+      if (!hidden_output[i]) out_.outputs.push_back({border.name, tensor(wanted[i], border.name), border.type});
     }
     for (size_t i = order_.size(); i-- > 0;) arrange(graph_.node(order_[i]));
     for (const NodeId id : order_)
@@ -83,6 +93,9 @@ class Lowering {
       const View from = view_of(graph_.outputs[i].value);
       if (!same_elements(from, wanted[i])) copy(from, wanted[i], graph_.outputs[i].name, {});
     }
+    for (size_t i = 0; i < graph_.states.size(); ++i)
+      settle(out_.states[i], wanted[static_cast<size_t>(graph_.states[i].output)]);
+    put_position_last();
     bound(out_);
     return std::move(out_);
   }
@@ -102,6 +115,103 @@ class Lowering {
     const Expression difference = constraint.right - constraint.left;
     const Expression::Range range = difference.range(graph_.dimensions);
     return constraint.relation == Constraint::Relation::equal ? range.lower != 0 || range.upper != 0 : range.lower < 0;
+  }
+
+  // --- State
+  // ----------------------------------------------------------------------------------------------------------
+
+  /// The state's storage and the view that a run finds; the view that the next value is to be written to.
+  View place(const State& state) {
+    const Border &border = graph_.inputs[static_cast<size_t>(state.input)],
+                 &next = graph_.outputs[static_cast<size_t>(state.output)];
+    const Value &old_value = graph_.value(border.value), &new_value = graph_.value(next.value);
+    const auto bounded = [&](const Value& value, int storage) {
+      View view = dense_view(storage, value.type, value.dims);
+      view.strides = dense_strides(bounds(new_value.dims));
+      return view;
+    };
+    const int storage = state_storage(border.name, new_value);
+    out_.storages.back().state = true;
+    views_[index(border.value)] = bounded(old_value, storage);
+    const int first = state.first ? constant(border.name, bytes_of(*state.first, border.name)) : -1;
+    out_.states.push_back({border.name, next.name, tensor(*views_[index(border.value)], border.name), first, false});
+    const bool appended = state.axis >= 0 && appends(next.value, border.value, state.axis);
+    return bounded(new_value, appended ? storage : state_storage(next.name, new_value));
+  }
+
+  int state_storage(const std::string& name, const Value& value) {
+    Value whole;
+    whole.type = value.type;
+    whole.dims = bounds(value.dims);
+    return workspace(name, whole);
+  }
+
+  Dims bounds(const Dims& dims) const {
+    Dims most;
+    for (const Expression& size : dims) most.push_back(bound_of(size));
+    return most;
+  }
+  Expression bound_of(const Expression& size) const {
+    const auto grown =
+        graph_.position ? Expression::dimension(graph_.position->name) + graph_.position->step : Expression();
+    return graph_.position && size == grown ? graph_.position->capacity : size.range(graph_.dimensions).upper;
+  }
+
+  /// Whether the next value is the last one and something behind it.
+  bool appends(ValueId next, ValueId last, int axis) const {
+    const NodeId producer = graph_.value(next).producer;
+    const Concat* concat = producer < 0 ? nullptr : as<Concat>(graph_.node(producer));
+    return concat != nullptr && concat->axis == axis && graph_.node(producer).inputs[0] == last;
+  }
+
+  /// Gives the next value the storage of the last one, or copies it there.
+  void settle(Lowered::State& state, const View& next) {
+    const int old_storage = storage_of(state.tensor), new_storage = next.storage;
+    if (old_storage == new_storage) return;
+    size_t last_read = 0, first_write = out_.operators.size();
+    for (size_t i = 0; i < out_.operators.size(); ++i) {
+      const LoweredOperator& op = out_.operators[i];
+      const auto touches = [&](const std::vector<int>& operands, int storage) {
+        return std::any_of(operands.begin(), operands.end(),
+                           [&](int number) { return number != -1 && storage_of(number) == storage; });
+      };
+      if (touches(op.inputs, old_storage)) last_read = i + 1;
+      if (touches(op.outputs, new_storage)) first_write = std::min(first_write, i);
+    }
+    state.copied = first_write < last_read;
+    if (state.copied) {
+      View target = next;
+      target.storage = old_storage;
+      copy(next, target, state.name, {});
+      return;
+    }
+    for (LoweredTensor& each : out_.tensors)
+      if (each.view.storage == new_storage) each.view.storage = old_storage;
+  }
+
+  int storage_of(int number) const { return out_.tensors[static_cast<size_t>(number)].view.storage; }
+
+  void put_position_last() {
+    if (!graph_.position) return;
+    std::vector<int> order(out_.tensors.size()), place(out_.tensors.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_partition(order.begin(), order.end(), [&](int number) {
+      return !depends_on(out_.tensors[static_cast<size_t>(number)].view, graph_.position->name);
+    });
+    std::vector<LoweredTensor> tensors;
+    for (const int number : order) {
+      place[static_cast<size_t>(number)] = static_cast<int>(tensors.size());
+      tensors.push_back(std::move(out_.tensors[static_cast<size_t>(number)]));
+    }
+    out_.tensors = std::move(tensors);
+    const auto renew = [&](int& number) { number = number == -1 ? -1 : place[static_cast<size_t>(number)]; };
+    for (LoweredOperator& op : out_.operators) {
+      std::for_each(op.inputs.begin(), op.inputs.end(), renew);
+      std::for_each(op.outputs.begin(), op.outputs.end(), renew);
+    }
+    for (auto* borders : {&out_.inputs, &out_.outputs})
+      for (Lowered::Border& border : *borders) renew(border.tensor);
+    for (Lowered::State& state : out_.states) renew(state.tensor);
   }
 
   // --- Storages and tensors ------------------------------------------------------------------------------------------
@@ -475,13 +585,12 @@ class Lowering {
       if (producer < 0 || !(as<Reshape>(graph_.node(producer)) || as<Transpose>(graph_.node(producer)))) break;
       id = graph_.node(producer).inputs[0];
     }
-    for (size_t i = 0; i < graph_.inputs.size(); ++i) {
-      if (graph_.inputs[i].value != id) continue;
-      const bool known = std::any_of(out_.index_checks.begin(), out_.index_checks.end(), [&](const auto& check) {
-        return check.input == static_cast<int>(i) && check.bound == bound;
-      });
-      if (!known) out_.index_checks.push_back({static_cast<int>(i), bound});
-    }
+    const auto input = inputs_.find(id);
+    if (input == inputs_.end()) return;
+    const bool known = std::any_of(out_.index_checks.begin(), out_.index_checks.end(), [&](const auto& check) {
+      return check.input == input->second && check.bound == bound;
+    });
+    if (!known) out_.index_checks.push_back({input->second, bound});
   }
 
   void lower(const Matmul& op, Places& places) {
@@ -692,7 +801,8 @@ class Lowering {
   std::vector<bool> read_;                          // of values: by anybody
   std::unordered_multimap<size_t, int> constants_;  // storages by the hash of their bytes
   std::map<std::string, int> tensors_;
-  std::map<int, View> copies_;  // by the tensor that was copied
+  std::map<int, View> copies_;     // by the tensor that was copied
+  std::map<ValueId, int> inputs_;  // of the file, by their values
 };
 
 }  // namespace

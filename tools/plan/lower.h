@@ -7,9 +7,14 @@
 /// could not be arranged so becomes a `copy` when the operators are made, forwards. An operator never reads a storage
 /// that it writes (what runs in place is the memory plan's matter).
 ///
+/// A state has the strides of its bound, so that it stays where it is while it grows: what is appended is written
+/// behind it. Any other next value takes the old one's storage where every operator that reads the old comes before the
+/// first that writes the new; else it has a storage of its own and is copied at the end.
+///
 /// Constants get the layout that their reader wants (panels for matrix products and recurrent layers), each distinct
 /// one once. Scratch is chosen here: rows in a block of attention, steps in a chunk of a recurrent layer.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -30,6 +35,7 @@ struct Storage {
   std::string name;
   Expression bytes;       // in the workspace
   uint64_t capacity = 0;  // `bytes`, at most, over the whole range of the dimensions; a multiple of 64
+  bool state = false;     // lives across runs
   bool constant = false;
   std::vector<std::byte> data;  // of a constant, as the file holds it
 };
@@ -72,10 +78,20 @@ struct Lowered {
     std::string name, queries, keys;
   };
 
+  /// A value that lives across runs, in a storage of its own.
+  struct State {
+    std::string name, output;
+    int tensor;   // as a run finds it
+    int first;    // storage of the first value; -1: zeros
+    bool copied;  // at the end of a run, because the next value is written before the last is read
+  };
+
   std::map<std::string, Dimension> dimensions;
   std::vector<Constraint> constraints;
+  std::vector<State> states;
+  std::optional<Position> position;  // its name is among the dimensions
   std::vector<Storage> storages;
-  std::vector<LoweredTensor> tensors;
+  std::vector<LoweredTensor> tensors;  // those that depend on the position last
   std::vector<LoweredOperator> operators;
   std::vector<Border> inputs, outputs;
   std::vector<IndexCheck> index_checks;

@@ -72,6 +72,10 @@ class Aliasing {
     }
     for (const auto& input : lowered.inputs) lives_[storage_of(input.tensor)].touch(0);
     for (const auto& output : lowered.outputs) lives_[storage_of(output.tensor)].touch(count);
+    for (const auto& state : lowered.states) {
+      lives_[storage_of(state.tensor)].touch(0);
+      lives_[storage_of(state.tensor)].touch(count);
+    }
     // Few points are enough: equal views are equal as expressions.
     const Points points = points_of(lowered.dimensions, lowered.constraints);
     points_ = {points.all.front(), points.all.back()};
@@ -111,7 +115,7 @@ class Aliasing {
 
   bool joins(const LoweredOperator& op, int index, size_t input, size_t output, int into) const {
     const size_t from_storage = storage_of(op.inputs[input]);
-    if (lowered_.storages[from_storage].constant) return false;
+    if (lowered_.storages[from_storage].constant || lowered_.storages[static_cast<size_t>(into)].state) return false;
     const int from = root(static_cast<int>(from_storage));
     if (from == into || life(from).last != index) return false;
     if (capacity(from_storage) != capacity(static_cast<size_t>(into))) return false;
@@ -215,18 +219,28 @@ Plan plan(const Lowered& lowered) {
   const Aliasing aliasing(lowered);
   Plan result;
   result.in_place = aliasing.in_place();
-  std::vector<Lifetime> lives;
+  const int count = static_cast<int>(lowered.operators.size());
   std::vector<int> number(lowered.storages.size(), -1);  // of roots
   for (size_t i = 0; i < lowered.storages.size(); ++i) {
+    if (!lowered.storages[i].state) continue;
+    number[i] = static_cast<int>(result.buffers.size());
+    result.buffers.push_back({result.state, lowered.storages[i].capacity, 0, count});
+    result.state += lowered.storages[i].capacity;
+  }
+  const auto states = static_cast<int>(result.buffers.size());
+  std::vector<Lifetime> lives;
+  for (size_t i = 0; i < lowered.storages.size(); ++i) {
     const int storage = static_cast<int>(i);
-    if (lowered.storages[i].constant || aliasing.root(storage) != storage || aliasing.life(storage).last < 0) continue;
-    number[i] = static_cast<int>(lives.size());
+    if (lowered.storages[i].constant || lowered.storages[i].state || aliasing.root(storage) != storage ||
+        aliasing.life(storage).last < 0)
+      continue;
+    number[i] = states + static_cast<int>(lives.size());
     lives.push_back({lowered.storages[i].capacity, aliasing.life(storage).first, aliasing.life(storage).last});
   }
   std::vector<int> scratch(lowered.operators.size(), -1);
   for (size_t i = 0; i < lowered.operators.size(); ++i) {
     if (lowered.operators[i].scratch == 0) continue;
-    scratch[i] = static_cast<int>(lives.size());
+    scratch[i] = states + static_cast<int>(lives.size());
     lives.push_back({lowered.operators[i].scratch, static_cast<int>(i), static_cast<int>(i)});
   }
 
@@ -238,11 +252,13 @@ Plan plan(const Lowered& lowered) {
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
     return std::pair(lives[a].first, offsets[a]) < std::pair(lives[b].first, offsets[b]);
   });
-  std::vector<int> place_of(lives.size());
-  for (size_t i = 0; i < order.size(); ++i) {
-    place_of[order[i]] = static_cast<int>(i);
-    const Lifetime& life = lives[order[i]];
-    result.buffers.push_back({offsets[order[i]], life.bytes, life.first, life.last});
+  std::vector<int> place_of(result.buffers.size());
+  std::iota(place_of.begin(), place_of.end(), 0);  // states come first
+  place_of.resize(result.buffers.size() + lives.size());
+  for (const size_t next : order) {
+    place_of[static_cast<size_t>(states) + next] = static_cast<int>(result.buffers.size());
+    const Lifetime& life = lives[next];
+    result.buffers.push_back({result.state + offsets[next], life.bytes, life.first, life.last});
   }
   for (size_t i = 0; i < lowered.storages.size(); ++i) {
     const int root = aliasing.root(static_cast<int>(i));

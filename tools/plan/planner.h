@@ -13,6 +13,8 @@
 ///    operator; then a local search moves the buffer that ends highest, or one that lives with it, ahead in the order,
 ///    for a fixed number of rounds. The smallest plan is kept; it is proved best where it meets the lower bound.
 ///
+/// States lie one after another in a region of their own.
+///
 /// Weak side: the order of operators is the graph's, not chosen for memory; the search is short, so that plans of many
 /// buffers may stay some percent above the bound; a storage written in parts (concat) is held whole from its first
 /// part.
@@ -35,7 +37,7 @@ uint64_t lower_bound(std::span<const Lifetime> buffers);
 std::vector<uint64_t> place(std::span<const Lifetime> buffers);
 
 struct Buffer {
-  uint64_t offset = 0;    // bytes
+  uint64_t offset = 0;    // bytes, from the state's start
   uint64_t capacity = 0;  // bytes
   int first = 0, last = 0;
 };
@@ -45,6 +47,7 @@ struct Plan {
   std::vector<int> buffer_of;   // of storages; -1: a constant, or nobody uses it
   std::vector<int> scratch_of;  // of operators: a buffer, or -1
   std::vector<bool> in_place;   // of operators: an output lies where an input lay
+  uint64_t state = 0;           // bytes
   uint64_t workspace = 0;       // bytes
   uint64_t lower_bound = 0;     // bytes
 };

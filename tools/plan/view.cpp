@@ -158,6 +158,14 @@ View broadcast(const View& view, const Dims& dims) {
   return result;
 }
 
+bool depends_on(const View& view, const std::string& dimension) {
+  std::vector<std::string> names;
+  view.offset.collect(names);
+  for (const auto* sizes : {&view.dims, &view.strides})
+    for (const Expression& size : *sizes) size.collect(names);
+  return std::find(names.begin(), names.end(), dimension) != names.end();
+}
+
 std::vector<int> inverse(const std::vector<int>& permutation) {
   std::vector<int> result(permutation.size());
   for (size_t axis = 0; axis < permutation.size(); ++axis)

@@ -43,6 +43,9 @@ View slice(const View& view, const std::vector<Expression>& starts, const std::v
 /// numpy's broadcasting, with strides of 0.
 View broadcast(const View& view, const Dims& dims);
 
+/// Whether a size, stride or the offset mentions the dimension.
+bool depends_on(const View& view, const std::string& dimension);
+
 std::vector<int> inverse(const std::vector<int>& permutation);
 
 /// Makes neighbouring axes in [first, last) one wherever all views (of one rank, and equal dims in that range) allow

@@ -21,9 +21,13 @@ constexpr uint64_t round_up(uint64_t value, uint64_t multiple) {
 /// The file's table of expressions: every entry once, operands before what is made of them.
 class ExpressionTable {
  public:
-  explicit ExpressionTable(const std::map<std::string, Dimension>& dimensions) {
+  /// `independent`: how many entries there will be that do not depend on the position; the others come after them.
+  ExpressionTable(const std::map<std::string, Dimension>& dimensions, const std::optional<Position>& position,
+                  uint32_t independent)
+      : independent_(independent) {
+    if (position) position_ = position->name;
     for (const auto& [name, dimension] : dimensions)
-      dimensions_.emplace(name, static_cast<int32_t>(dimensions_.size()));
+      if (name != position_) dimensions_.emplace(name, static_cast<int32_t>(dimensions_.size()));
   }
 
   uint32_t of(const Expression& expression) {
@@ -46,7 +50,12 @@ class ExpressionTable {
                         : entry(format::Expression::add, *sum, number(constant));
   }
 
-  const std::vector<format::ExpressionNode>& nodes() const { return nodes_; }
+  std::vector<format::ExpressionNode> nodes() const {
+    std::vector<format::ExpressionNode> all = nodes_;
+    all.insert(all.end(), stepped_.begin(), stepped_.end());
+    return all;
+  }
+  uint32_t independent() const { return static_cast<uint32_t>(nodes_.size()); }
 
  private:
   uint32_t product(const Expression::Term& term, bool negate) {
@@ -62,6 +71,7 @@ class ExpressionTable {
 
   uint32_t atom(const Expression::Atom& atom) {
     using Kind = Expression::Atom::Kind;
+    if (atom.kind == Kind::dimension && atom.name == position_) return entry(format::Expression::position, 0, 0);
     if (atom.kind == Kind::dimension)
       return entry(format::Expression::dimension, static_cast<uint32_t>(dimensions_.at(atom.name)), 0);
     const uint32_t a = of(atom.a), b = of(atom.b);
@@ -87,13 +97,20 @@ class ExpressionTable {
   }
 
   uint32_t entry(format::Expression op, uint32_t a, uint32_t b) {
-    const auto [known, is_new] = known_.try_emplace({op, a, b}, static_cast<uint32_t>(nodes_.size()));
-    if (is_new) nodes_.emplace_back(op, static_cast<int32_t>(a), static_cast<int32_t>(b));
+    using enum format::Expression;
+    const bool leaf = op == constant || op == dimension;
+    const bool steps = op == position || (!leaf && std::max(a, b) >= independent_);
+    auto& nodes = steps ? stepped_ : nodes_;
+    const uint32_t next = static_cast<uint32_t>(nodes.size()) + (steps ? independent_ : 0);
+    const auto [known, is_new] = known_.try_emplace({op, a, b}, next);
+    if (is_new) nodes.emplace_back(op, static_cast<int32_t>(a), static_cast<int32_t>(b));
     return known->second;
   }
 
+  const uint32_t independent_;
+  std::string position_;  // empty: there is none
   std::map<std::string, int32_t> dimensions_;
-  std::vector<format::ExpressionNode> nodes_;
+  std::vector<format::ExpressionNode> nodes_, stepped_;
   std::map<std::tuple<format::Expression, uint32_t, uint32_t>, uint32_t> known_;
 };
 
@@ -113,19 +130,19 @@ class Writer {
  public:
   Writer(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions)
       : lowered_(lowered), plan_(plan), fusions_(fusions) {
-    uint64_t end = 0;  // from the first constant
     constants_.resize(lowered.storages.size());
     for (const LoweredTensor& tensor : lowered.tensors) {
       const auto storage = static_cast<size_t>(tensor.view.storage);
-      if (!lowered.storages[storage].constant || constants_[storage]) continue;
-      constants_[storage] = end;
-      end = round_up(end + lowered.storages[storage].data.size(), 64);
+      if (lowered.storages[storage].constant) add_constant(storage);
     }
-    constants_end_ = end;
+    for (const Lowered::State& state : lowered.states)
+      if (state.first != -1) add_constant(static_cast<size_t>(state.first));
   }
 
   std::vector<std::byte> run() {
-    // The tables' size does not depend on where the constants begin, so the second pass is right.
+    // The tables' size does not depend on numbers, so that the third pass is right: the first says how many expressions
+    // are independent of the position, the second where the constants begin.
+    (void)tables(64, 64);
     const uint64_t first_constant = round_up(tables(64, 64).size(), 64);
     const std::vector<std::byte> head = tables(first_constant, first_constant + constants_end_);
     std::vector<std::byte> file(first_constant + constants_end_);
@@ -144,22 +161,31 @@ class Writer {
   }
 
  private:
+  void add_constant(size_t storage) {
+    if (constants_[storage]) return;
+    constants_[storage] = constants_end_;
+    constants_end_ = round_up(constants_end_ + lowered_.storages[storage].data.size(), 64);
+  }
+
   template <class T>
   using Offsets = std::vector<flatbuffers::Offset<T>>;
 
   std::vector<std::byte> tables(uint64_t first_constant, uint64_t file_bytes) {
     flatbuffers::FlatBufferBuilder builder(4096);
     builder_ = &builder;
-    ExpressionTable expressions(lowered_.dimensions);
+    ExpressionTable expressions(lowered_.dimensions, lowered_.position, independent_);
     expressions_ = &expressions;
 
     Offsets<format::Dimension> dimensions;
-    const auto start = start_point(lowered_.dimensions, lowered_.constraints);
+    auto ranges = lowered_.dimensions;
+    if (lowered_.position) ranges.at(lowered_.position->name).upper = ranges.at(lowered_.position->name).lower;
+    const auto start = start_point(ranges, lowered_.constraints);
     // Texts and expressions come to be one after another, not among a call's arguments: their order is part of the
     // bytes.
     for (const auto& [name, dimension] : lowered_.dimensions)
-      dimensions.push_back(format::CreateDimension(builder, text(name), bound(name, dimension.lower),
-                                                   bound(name, dimension.upper), bound(name, start.at(name))));
+      if (!lowered_.position || name != lowered_.position->name)
+        dimensions.push_back(format::CreateDimension(builder, text(name), bound(name, dimension.lower),
+                                                     bound(name, dimension.upper), bound(name, start.at(name))));
     Offsets<format::Constraint> constraints;
     for (const Constraint& constraint : lowered_.constraints) {
       const bool equal = constraint.relation == Constraint::Relation::equal;
@@ -198,6 +224,27 @@ class Writer {
     Offsets<format::Fusion> fusions;
     for (const auto& [name, count] : fusions_)
       fusions.push_back(format::CreateFusion(builder, text(name), static_cast<uint32_t>(count)));
+    Offsets<format::State> states;
+    for (const Lowered::State& state : lowered_.states) {
+      const auto name = text(state.name), output = text(state.output);
+      const auto first = static_cast<size_t>(std::max(state.first, 0));
+      states.push_back(format::CreateState(
+          builder, name, output, static_cast<uint32_t>(state.tensor),
+          state.first == -1 ? 0 : narrow((first_constant + *constants_[first]) / 64, "a constant's place"),
+          state.first == -1 ? 0 : narrow(lowered_.storages[first].data.size(), "a constant")));
+    }
+    flatbuffers::Offset<format::Position> position;
+    if (lowered_.position) {
+      const std::string& name = lowered_.position->name;
+      const Dimension& range = lowered_.dimensions.at(name);
+      const uint32_t step = expressions.of(lowered_.position->step);
+      const auto independent = std::find_if(lowered_.tensors.begin(), lowered_.tensors.end(),
+                                            [&](const auto& tensor) { return depends_on(tensor.view, name); });
+      position = format::CreatePosition(builder, text(name), bound(name, range.lower), bound(name, range.upper),
+                                        bound(name, lowered_.position->capacity), step, expressions.independent(),
+                                        static_cast<uint32_t>(independent - lowered_.tensors.begin()));
+      independent_ = expressions.independent();
+    }
     Offsets<flatbuffers::String> node_names;
     for (const std::string& name : node_names_) node_names.push_back(text(name));
 
@@ -213,11 +260,12 @@ class Writer {
     const auto fusion_table = builder.CreateVector(fusions);
     const auto name_table = builder.CreateVector(node_names);
     const auto hash = builder.CreateVector(std::vector<uint8_t>(32, 0));
-    builder.Finish(
-        format::CreateModel(builder, producer, dimension_table, expression_table, constraint_table, buffer_table,
-                            tensor_table, operator_table, inputs, outputs, check_table, mark_table, fusion_table,
-                            name_table, plan_.workspace, plan_.lower_bound, file_bytes, hash),
-        format::ModelIdentifier());
+    const auto state_table = builder.CreateVector(states);
+    builder.Finish(format::CreateModel(builder, producer, dimension_table, expression_table, constraint_table,
+                                       buffer_table, tensor_table, operator_table, inputs, outputs, check_table,
+                                       mark_table, fusion_table, name_table, plan_.workspace, plan_.lower_bound,
+                                       file_bytes, hash, plan_.state, state_table, position),
+                   format::ModelIdentifier());
     const auto* bytes = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
     return {bytes, bytes + builder.GetSize()};
   }
@@ -311,6 +359,7 @@ class Writer {
   const std::map<std::string, int>& fusions_;
   std::vector<std::optional<uint64_t>> constants_;  // of storages: bytes from the first constant
   uint64_t constants_end_ = 0;
+  uint32_t independent_ = uint32_t{1} << 30;  // expressions, more than there are until they are counted
   std::vector<std::string> node_names_;
   std::map<std::string, uint32_t> name_index_;
   flatbuffers::FlatBufferBuilder* builder_ = nullptr;
