@@ -344,7 +344,8 @@ TEST_CASE("params outside an operator's contract") {
       if (example.name != title) continue;
       Builder::Operator& first = example.builder.operators[0];
       first.params = Builder::pack(params);
-      const Status status = refusal(example.builder.bytes());
+      const auto bytes = example.builder.bytes();  // the status points into them
+      const Status status = refusal(bytes);
       CAPTURE(describe(status));
       CHECK(status.code == Code::contract);
       CHECK(status.operator_index == 0);

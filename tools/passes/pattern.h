@@ -21,6 +21,9 @@ const Op* made_by(const Graph& graph, ValueId id) {
   return node == nullptr ? nullptr : std::get_if<Op>(&node->operation);
 }
 
+/// True of what reshapes, transposes, expands and slices make: elements of their operand, none computed.
+bool is_view(const Graph& graph, ValueId id);
+
 /// The operands of the step that makes a value; null where another one does.
 const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step step);
 

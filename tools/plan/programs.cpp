@@ -185,10 +185,11 @@ class Programs {
       const NodeId id = pending.back();
       pending.pop_back();
       for (const ValueId input : graph_.node(id).inputs) {
+        if (input == no_value) continue;
         const NodeId producer = graph_.value(input).producer;
         if (producer >= 0 && recomputed_.count(producer)) {
           if (seen.insert(producer).second) pending.push_back(producer);
-        } else if (input != no_value && !(producer >= 0 && seen.count(producer))) {
+        } else if (!(producer >= 0 && seen.count(producer))) {
           result.insert(input);
         }
       }
