@@ -112,9 +112,8 @@ TEST_CASE("operators: scratch never wraps") {
               const AttentionParams params{1, 0, 0, 65535, 0, 0, 0};
               const Shape q = shape_of(Type::f32, {1, 1, 1, d}, {0, 0, 0, 0}),
                           k = shape_of(Type::f32, {1, 1, tk, d}, {0, 0, 0, 0}),
-                          v = shape_of(Type::f32, {1, 1, tk, dv}, {0, 0, 0, 0}),
-                          y = shape_of(Type::f32, {1, 1, 1, dv}), padding = shape_of(Type::boolean, {1, tk}),
-                          bias = shape_of(Type::boolean, {1, 1, 1, tk});
+                          v = shape_of(Type::f32, {1, 1, tk, dv}, {0, 0, 0, 0}), y = shape_of(Type::f32, {1, 1, 1, dv}),
+                          padding = shape_of(Type::boolean, {1, tk}), bias = shape_of(Type::boolean, {1, 1, 1, tk});
               Call call(attention_operator, &params);
               call.input(q, nullptr).input(k, nullptr).input(v, nullptr).input(bias, nullptr).input(padding, nullptr);
               const double keys = (tk + 15) / 16 * 16, panels = (int64_t{dv} + 15) / 16 * 16;
