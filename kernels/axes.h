@@ -39,10 +39,11 @@ struct Axes {
   /// `offsets` are those of a run's first element.
   template <class Body>
   void for_each_run(int64_t first, int64_t last, Body&& body) const {
+    if (first >= last) return;  // an axis may be empty
     int64_t offsets[N] = {}, index[max_rank];
     if (rank <= 1) {  // one run
       for (int n = 0; n < N; ++n) offsets[n] = first * step(n);
-      if (first < last) body(offsets, last - first);
+      body(offsets, last - first);
       return;
     }
     for (int64_t axis = rank - 1, rest = first; axis >= 0; --axis) {

@@ -1,9 +1,31 @@
 #pragma once
-/// Helps an operator's contract to say what is wrong: the first violation stands, later findings are dropped.
+/// What the contracts of all operators are written with.
+#include <concepts>
+
 #include "kernels/operator.h"
 
 namespace heed {
 
+/// A size of scratch, multiplied and added without wrapping: what does not fit 64 bits is the largest number, which no
+/// file gives.
+struct Size {
+  uint64_t value;
+
+  /// Of what a contract has found to be no less than 0.
+  template <std::integral T>
+  constexpr Size(T count) : value(static_cast<uint64_t>(count)) {}  // NOLINT: implicit on purpose
+
+  friend constexpr Size operator+(Size a, Size b) {
+    uint64_t sum = 0;
+    return __builtin_add_overflow(a.value, b.value, &sum) ? UINT64_MAX : sum;
+  }
+  friend constexpr Size operator*(Size a, Size b) {
+    uint64_t product = 0;
+    return __builtin_mul_overflow(a.value, b.value, &product) ? UINT64_MAX : product;
+  }
+};
+
+/// Helps an operator's contract to say what is wrong: the first violation stands, later findings are dropped.
 class Check {
  public:
   explicit Check(const Contract& contract) : contract_(contract) {}

@@ -13,6 +13,8 @@ constexpr uint32_t size_of(Type type) { return type == Type::f32 || type == Type
 const char* name(Type type);
 
 inline constexpr int max_rank = 8;
+/// Most elements of a tensor, axes of size 0 counted as 1: loops that step by vectors and blocks stay within int32.
+inline constexpr int32_t max_elements = 1 << 30;
 
 /// What is known of a tensor without its data: fixed width, so that tables have one size on every target.
 struct Shape {
@@ -20,7 +22,7 @@ struct Shape {
   uint8_t rank;         // 0 is a scalar
   uint8_t constant;     // 1: the data lies in the file and may not be written
   uint8_t reserved;
-  int32_t dims[max_rank];     // dims[0 .. rank), each >= 0
+  int32_t dims[max_rank];     // dims[0 .. rank), 0 <= dim <= max_elements
   int32_t strides[max_rank];  // in elements; 0 broadcasts, negative flips (inputs only)
 };
 
@@ -35,7 +37,7 @@ struct Tensor {
   T* as() const { return reinterpret_cast<T*>(data); }
 };
 
-/// Product of the dimensions. Shapes that reach a kernel have been checked: it fits.
+/// Product of the dimensions, at most max_elements in shapes that reach a kernel.
 inline int64_t element_count(const Shape& shape) {
   int64_t count = 1;
   for (int axis = 0; axis < shape.rank; ++axis) count *= shape.dims[axis];

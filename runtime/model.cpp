@@ -302,21 +302,23 @@ Status evaluate_tensor(const format::Model& model, const format::Tensor& tensor,
   shape.constant = tensor.buffer() == -1;
   const int64_t element = size_of(shape.type);
 
-  // Kernels count elements in 31 bits; axes of size 0 count as 1, so that loops over the other axes are bounded too.
+  // Axes of size 0 count as 1, so that loops over the other axes are bounded too.
   int64_t count = 1;
   bool empty = false;
+  for (int axis = 0; axis < shape.rank; ++axis)
+    empty = empty || values[tensor.dims()->Get(static_cast<uint32_t>(axis))] == 0;
+  const bool dense = empty || size(tensor.strides()) == 0;  // no stride of the file's where there is no element
   for (int axis = shape.rank - 1; axis >= 0; --axis) {
     const int64_t dim = values[tensor.dims()->Get(static_cast<uint32_t>(axis))];
     HEED_ENSURE(dim >= 0, corrupt, "a dimension is negative", dim, 0);
-    HEED_ENSURE(dim <= INT32_MAX, corrupt, "a dimension is too large", dim, INT32_MAX);
+    HEED_ENSURE(dim <= max_elements, corrupt, "a dimension is too large", dim, max_elements);
     shape.dims[axis] = static_cast<int32_t>(dim);
-    if (size(tensor.strides()) == 0)
+    if (dense)
       shape.strides[axis] = static_cast<int32_t>(count);
     else
       HEED_TRY(to_int32(values[tensor.strides()->Get(static_cast<uint32_t>(axis))], shape.strides[axis]));
     count *= dim == 0 ? 1 : dim;
-    empty = empty || dim == 0;
-    HEED_ENSURE(count <= INT32_MAX, corrupt, "a tensor has too many elements", count, INT32_MAX);
+    HEED_ENSURE(count <= max_elements, corrupt, "a tensor has too many elements", count, max_elements);
   }
 
   const int64_t capacity = tensor.buffer() == -1
@@ -341,6 +343,12 @@ Status evaluate_tensor(const format::Model& model, const format::Tensor& tensor,
   const uint32_t start = tensor.buffer() == -1 ? tensor.constant()
                                                : model.buffers()->Get(static_cast<uint32_t>(tensor.buffer()))->offset();
   record.offset = int64_t{start} * 64 + offset * element;
+  return {};
+}
+
+Status evaluate_bound(int64_t bound) {
+  HEED_ENSURE(bound >= 0, corrupt, "the bound of an index check is negative", bound, 0);
+  HEED_ENSURE(bound <= INT32_MAX, corrupt, "the bound of an index check does not fit 32 bits", bound, INT32_MAX);
   return {};
 }
 
@@ -404,6 +412,19 @@ Status evaluate_tensors(const format::Model& model, Tables& tables, uint32_t beg
     if (Status status = evaluate_tensor(model, row, tables.all_values(), tensors[i]); !status.ok()) {
       status.tensor_index = static_cast<int32_t>(i);
       status.where = view(row.name()).data();
+      return status;
+    }
+  }
+  return {};
+}
+
+/// Of the index checks that depend on the position, or of the others.
+Status evaluate_bounds(const format::Model& model, Tables& tables, bool stepped) {
+  for (const CheckRecord& check : tables.all_checks()) {
+    if (stepped != (check.bound >= first_expression(model))) continue;
+    if (Status status = evaluate_bound(tables.all_values()[check.bound]); !status.ok()) {
+      status.tensor_index = static_cast<int32_t>(check.tensor);
+      status.where = view(model.inputs()->Get(check.input)->name()).data();
       return status;
     }
   }
@@ -519,6 +540,7 @@ Status evaluate(std::span<const std::byte> file, Tables& tables) {
     HEED_ENSURE(step <= most, corrupt, "a run adds too many positions", step, most);
   }
   HEED_TRY(evaluate_tensors(model, tables, 0, first_tensor(model)));
+  HEED_TRY(evaluate_bounds(model, tables, false));
   return evaluate_params(model, tables, false);
 }
 
@@ -527,6 +549,7 @@ Status evaluate_position(std::span<const std::byte> file, Tables& tables) {
   HEED_TRY(evaluate_expressions(model, tables, first_expression(model), size(model.expressions())));
   HEED_TRY(check_constraints(model, tables, true));
   HEED_TRY(evaluate_tensors(model, tables, first_tensor(model), size(model.tensors())));
+  HEED_TRY(evaluate_bounds(model, tables, true));
   return evaluate_params(model, tables, true);
 }
 

@@ -131,7 +131,7 @@ Status check_operator(Tables& tables, const OperatorRecord& record) {
   }
   const uint64_t scratch = kernel.scratch(contract);
   HEED_ENSURE(scratch <= record.scratch_bytes, Code::contract, "the scratch is too small", record.scratch_bytes,
-              static_cast<int64_t>(scratch));
+              static_cast<int64_t>(std::min(scratch, uint64_t{INT64_MAX})));
 
   for (int o = 0; o < outputs; ++o) {
     const TensorRecord* output = records[inputs + o];

@@ -265,9 +265,13 @@ class Verification {
     HEED_TRY(spend(sizeof(int32_t) * (uint64_t{size(row.inputs())} + size(row.outputs()) + size(row.absorbed()))));
     HEED_ENSURE(size(row.inputs()) <= max_inputs, corrupt, "too many inputs", size(row.inputs()), max_inputs);
     HEED_ENSURE(size(row.outputs()) <= max_outputs, corrupt, "too many outputs", size(row.outputs()), max_outputs);
-    HEED_ENSURE(size(row.outputs()) >= 1, corrupt, "an operator has no outputs");
     for (uint32_t i = 0; i < size(row.inputs()); ++i) HEED_TRY(operand(row.inputs()->Get(i), index, false));
-    for (uint32_t i = 0; i < size(row.outputs()); ++i) HEED_TRY(operand(row.outputs()->Get(i), index, true));
+    bool writes = false;
+    for (uint32_t i = 0; i < size(row.outputs()); ++i) {
+      HEED_TRY(operand(row.outputs()->Get(i), index, true));
+      writes = writes || row.outputs()->Get(i) != -1;
+    }
+    HEED_ENSURE(writes, corrupt, "an operator has no outputs");
     for (uint32_t i = 0; i < size(row.absorbed()); ++i)
       HEED_ENSURE(row.absorbed()->Get(i) < size(model_.node_names()), corrupt, "no such node name",
                   row.absorbed()->Get(i), size(model_.node_names()));

@@ -87,6 +87,8 @@ Converted convert(const std::filesystem::path& path, const ConvertOptions& optio
   make_programs(graph);
   tell("lower", 0);
   const Lowered lowered = lower(std::move(graph));
+  for (const Lowered::State& state : lowered.states)
+    if (state.copied) report.notes.push_back(fmt::format("state '{}' is copied at the end of a run", state.name));
   tell("plan memory", 0);
   const Plan memory = plan(lowered);
   tell("write", 0);

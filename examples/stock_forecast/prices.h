@@ -54,7 +54,9 @@ static void read_prices(const char* path, struct prices* prices) {
 }
 
 /* The first day of the last fifth: the models have seen nothing from here on. */
-static int first_test_day(const struct prices* prices) { return prices->count * 4 / 5; }
+static int first_test_day(const struct prices* prices) {
+  return prices->count * 4 / 5;
+}
 
 /* Least squares on the five prices, scaled like the models' by the window's minimum and maximum; fitted by train.py. */
 static float linear_fit(const float* window) {

@@ -125,27 +125,26 @@ Violation check(const Contract& contract) {
 
 /// The parts of the scratch, in floats from its begin; an absent part is empty.
 struct Parts {
-  uint64_t values, padding, keep, scores, total;
+  Size values, padding, keep, scores, total;
   bool has_values;
 };
 Parts parts_of(const Shape& q, const Shape& k, const Shape& v, const Shape* bias, const Shape* padding,
                const AttentionParams& params) {
-  const uint64_t tk = static_cast<uint64_t>(k.dims[2]), keys = (tk + 15) / 16 * 16;
-  const uint64_t dv = static_cast<uint64_t>(v.dims[3]);
-  Parts at;
-  at.has_values = dv < 16 || v.strides[3] != 1;
-  at.values = keys * static_cast<uint64_t>(q.dims[3]);
-  at.padding = at.values + (at.has_values ? (dv + 15) / 16 * 16 * tk : 0);
-  at.keep = at.padding + (padding != nullptr ? keys : 0);
-  at.scores = at.keep + (bias != nullptr && bias->type == Type::boolean ? keys : 0);
-  at.total = at.scores + params.block_rows * keys;
-  return at;
+  const auto whole_panels = [](int64_t count) { return Size((count + 15) / 16 * 16); };
+  const int32_t tk = k.dims[2], dv = v.dims[3];
+  const Size keys = whole_panels(tk), none = 0;
+  const bool has_values = dv < 16 || v.strides[3] != 1;
+  const Size values = keys * q.dims[3];
+  const Size padding_at = values + (has_values ? whole_panels(dv) * tk : none);
+  const Size keep = padding_at + (padding != nullptr ? keys : none);
+  const Size scores = keep + (bias != nullptr && bias->type == Type::boolean ? keys : none);
+  return {values, padding_at, keep, scores, scores + params.block_rows * keys, has_values};
 }
 
 uint64_t scratch(const Contract& contract) {
-  return sizeof(float) * parts_of(*contract.input(q_input), *contract.input(k_input), *contract.input(v_input),
-                                  contract.input(bias_input), contract.input(padding_input), params_of(contract.params))
-                             .total;
+  const Parts at = parts_of(*contract.input(q_input), *contract.input(k_input), *contract.input(v_input),
+                            contract.input(bias_input), contract.input(padding_input), params_of(contract.params));
+  return (sizeof(float) * at.total).value;
 }
 
 bool in_place(const Contract&, int, int) {
@@ -202,10 +201,10 @@ void run(const Invocation& call) {
     if (toeplitz) args.toeplitz = toeplitz.as<float>() + int64_t{h} * toeplitz.shape->strides[0];
     auto* floats = reinterpret_cast<float*>(scratch);
     args.keys = floats;
-    args.values = at.has_values ? floats + at.values : nullptr;
-    args.padding = padding ? reinterpret_cast<int32_t*>(floats + at.padding) : nullptr;
-    args.keep = common.bias_is_boolean ? reinterpret_cast<int32_t*>(floats + at.keep) : nullptr;
-    args.scores = floats + at.scores;
+    args.values = at.has_values ? floats + at.values.value : nullptr;
+    args.padding = padding ? reinterpret_cast<int32_t*>(floats + at.padding.value) : nullptr;
+    args.keep = common.bias_is_boolean ? reinterpret_cast<int32_t*>(floats + at.keep.value) : nullptr;
+    args.scores = floats + at.scores.value;
     args.packed = packed;
     args.first_row = first;
     args.last_row = last;
@@ -217,7 +216,7 @@ void run(const Invocation& call) {
   // A task is the heads that share keys, which are packed once, or a part of them where that gives too few tasks.
   // Waking a thread costs about as much as `least` multiply-accumulates.
   constexpr int64_t least = 1 << 16;
-  const int64_t macs = int64_t{common.tq} * common.tk * (common.d + common.dv) * batches * heads;
+  const int64_t macs = int64_t{common.tq} * common.tk * (int64_t{common.d} + common.dv) * batches * heads;
   const int64_t threads = call.parallel == nullptr ? 1 : call.parallel->threads;
   const bool split = threads > 1 && macs >= 2 * least;
   const int32_t group = heads / shared_heads;

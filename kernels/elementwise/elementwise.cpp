@@ -158,7 +158,7 @@ uint64_t scratch(const Contract& contract) {
     }
     slots += !dense && !scalar;
   }
-  return static_cast<uint64_t>(slots * slot_bytes(element_count(*contract.output(0))));
+  return (Size(slots) * slot_bytes(element_count(*contract.output(0)))).value;
 }
 
 bool in_place(const Contract& contract, int input, int output) {

@@ -34,7 +34,8 @@ const MatmulParams& params_of(const void* params) {
 Violation check(const Contract& contract) {
   const MatmulParams& params = params_of(contract.params);
   Check check(contract);
-  check.equal(contract.input_count <= 4, true, contract.input_count - 1, "too many inputs");
+  check.holds(contract.input_count <= 4, "too many inputs", contract.input_count - 1, contract.input_count, 4);
+  check.equal(contract.output_count, 1, output_operand, "not one output");
   check.holds(static_cast<int>(params.activation) < activation_count, "unknown activation", output_operand,
               static_cast<int>(params.activation), activation_count - 1);
   check.holds(params.packed <= 1, "packed is neither 0 nor 1", 1, params.packed, 1);
@@ -76,7 +77,7 @@ Violation check(const Contract& contract) {
 uint64_t scratch(const Contract& contract) {
   if (params_of(contract.params).packed) return 0;
   const Shape& a = *contract.input(0);
-  return uint64_t{16} * sizeof(float) * static_cast<uint64_t>(a.dims[a.rank - 1]);
+  return (Size(16 * sizeof(float)) * a.dims[a.rank - 1]).value;
 }
 
 bool in_place(const Contract&, int input, int output) {
@@ -104,6 +105,7 @@ Split split_of(const MatmulArgs& args, uint32_t threads, uint32_t batches) {
 void run(const Invocation& call) {
   const MatmulParams& params = params_of(call.params);
   const Tensor a = call.input(0), b = call.input(1), bias = call.input(2), residual = call.input(3), y = call.output(0);
+  if (element_count(*y.shape) == 0) return;
   const int rank = y.shape->rank;
   const int32_t *a_strides = a.shape->strides, *y_strides = y.shape->strides;
   MatmulArgs whole{};

@@ -119,7 +119,7 @@ class Tiling {
   /// Rows [row, row + rows), columns [column, end), where `column` begins a panel. The last tile may reach past `end`,
   /// but not past the end of its panel.
   static void run(const Job& job, int row, int rows, int column, int end) {
-    if (rows == 0) return;
+    if (rows <= 0) return;
     // Tiles of nearly equal height: a low one at the end would wait for its few chains.
     const int count = (rows + max_rows - 1) / max_rows, low = rows / count, high_count = rows % count;
     int log2_vectors = 3;

@@ -11,9 +11,9 @@ namespace {
 
 /// Column (gate, unit) of a . w, a chain from +0.
 float product(const float* a, int k, const float* w, int gates, int gate, int unit) {
-  w += (int64_t{unit / 16} * gates + gate) * k * 16 + unit % 16;
+  const int64_t column = (int64_t{unit / 16} * gates + gate) * k * 16 + unit % 16;
   float sum = 0.0f;
-  for (int i = 0; i < k; ++i) sum = fma(a[i], w[i * 16], sum);
+  for (int i = 0; i < k; ++i) sum = fma(a[i], w[column + i * 16], sum);
   return sum;
 }
 
@@ -103,6 +103,7 @@ Violation check(const Contract& contract) {
   check.holds(params.hidden >= 1, "no hidden units", x_input, params.hidden, 1);
   check.holds(params.hidden <= 1 << 24, "too many hidden units", x_input, params.hidden, 1 << 24);
   check.holds(params.chunk >= 1, "a chunk has no steps", x_input, params.chunk, 1);
+  check.holds(params.chunk <= 1 << 24, "a chunk has too many steps", x_input, params.chunk, 1 << 24);
   if (!check.operand(x_input, 3) || !check.operand(w_input, 5) || !check.operand(r_input, 5) ||
       !check.operand(b_input, 4) || !check.optional(h_input, 3) || !check.optional(c_input, 3) ||
       !check.optional(y_output, 4) || !check.optional(h_output, 3) || !check.optional(c_output, 3)) {
@@ -142,22 +143,18 @@ Violation check(const Contract& contract) {
 
 /// The parts of the scratch, in floats from its begin.
 struct Parts {
-  uint64_t sums, h, c, total;
+  Size sums, h, c, total;
 };
 Parts parts_of(const RecurrentParams& params, int32_t batch) {
-  const uint64_t state = (static_cast<uint64_t>(params.hidden) + 15) / 16 * 16 * static_cast<uint64_t>(batch);
-  const uint64_t gates = static_cast<uint64_t>(gates_of(params.cell)) * state;
+  const Size state = Size((params.hidden + 15) / 16 * 16) * batch;
+  const Size gates = gates_of(params.cell) * state;
   const bool has_c = params.cell == Cell::lstm || (params.cell == Cell::gru && !params.linear_before_reset);
-  Parts at;
-  at.sums = static_cast<uint64_t>(params.chunk) * gates;
-  at.h = at.sums + gates;
-  at.c = at.h + state;
-  at.total = at.c + (has_c ? state : 0);
-  return at;
+  const Size sums = params.chunk * gates, h = sums + gates, c = h + state;
+  return {sums, h, c, has_c ? c + state : c};
 }
 
 uint64_t scratch(const Contract& contract) {
-  return sizeof(float) * parts_of(params_of(contract.params), contract.input(x_input)->dims[1]).total;
+  return (sizeof(float) * parts_of(params_of(contract.params), contract.input(x_input)->dims[1]).total).value;
 }
 
 bool in_place(const Contract&, int, int) {
@@ -193,10 +190,10 @@ void run(const Invocation& call) {
   constexpr int64_t least = 1 << 16;
   const int64_t macs = int64_t{common.steps} * batch * directions * params.hidden * gates_of(params.cell) *
                        (int64_t{common.inputs} + params.hidden);
-  const int32_t threads = call.parallel == nullptr ? 1 : static_cast<int32_t>(call.parallel->threads);
+  const int64_t threads = call.parallel == nullptr ? 1 : call.parallel->threads;
   const bool split = threads > 1 && macs >= 2 * least;
-  const int32_t wanted = split ? (threads + directions - 1) / directions : 1;
-  const int32_t each = (batch + wanted - 1) / wanted, parts = (batch + each - 1) / each;
+  const int64_t wanted = split ? (threads + directions - 1) / directions : 1;
+  const int32_t each = static_cast<int32_t>((batch + wanted - 1) / wanted), parts = (batch + each - 1) / each;
   const auto task = [&](uint32_t index, std::byte* scratch) {
     const int32_t direction = static_cast<int32_t>(index) / parts, first = static_cast<int32_t>(index) % parts * each;
     // The address of this direction's and these batch elements' part.
@@ -222,9 +219,9 @@ void run(const Invocation& call) {
     args.reverse = params.direction == Direction::reverse || direction == 1;
     auto* floats = reinterpret_cast<float*>(scratch);
     args.product = floats;
-    args.sums = floats + at.sums;
-    args.h_now = floats + at.h;
-    args.c_now = floats + at.c;
+    args.sums = floats + at.sums.value;
+    args.h_now = floats + at.h.value;
+    args.c_now = floats + at.c.value;
     kernel(args);
   };
   const uint32_t tasks = static_cast<uint32_t>(directions * parts);

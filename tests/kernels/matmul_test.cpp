@@ -227,6 +227,28 @@ TEST_CASE("matmul: the residual's storage may be y's") {
   }
 }
 
+TEST_CASE("matmul: nothing to compute, however many rows or columns") {
+  for (const int m : {0, INT32_MAX})
+    for (const int n : {0, INT32_MAX})
+      for (const int k : {0, 3}) {
+        if (m > 0 && n > 0) continue;
+        for (const uint8_t packed : {0, 1}) {
+          const MatmulParams params{Activation::none, packed, {}};
+          const Shape a = shape_of(Type::f32, {m, k}, {0, 0}), y = shape_of(Type::f32, {m, n}, {0, 1});
+          const Shape b = packed != 0 ? shape_of(Type::f32, {n / 16 + (n % 16 != 0), k, 16}, {16 * k, 16, 1})
+                                      : shape_of(Type::f32, {k, n}, {0, 0});
+          const Guarded<float> nothing(0);
+          for (const Isa isa : isas())
+            for (const uint32_t threads : {1u, 3u})
+              Call(matmul_operator, &params)
+                  .input(a, nothing.data())
+                  .input(b, nothing.data())
+                  .output(y, nothing.data())
+                  .run(isa, threads);
+        }
+      }
+}
+
 TEST_CASE("matmul: scratch is one panel where b is strided") {
   const Shape a = shape_of(Type::f32, {2, 10}), b = shape_of(Type::f32, {10, 40}),
               panels = shape_of(Type::f32, {3, 10, 16});
@@ -259,6 +281,20 @@ TEST_CASE("matmul: the contract says what is wrong") {
                   .input(bias, nullptr)
                   .output(y, nullptr)
                   .check());
+
+  CHECK(std::string(Call(matmul_operator, &strided)
+                        .input(a, nullptr)
+                        .input(b, nullptr)
+                        .output(y, nullptr)
+                        .output(y, nullptr)
+                        .check()
+                        .what) == "not one output");
+  Call many(matmul_operator, &strided);
+  for (int i = 0; i < 5; ++i) many.input(a, nullptr);
+  const Violation violation = many.output(y, nullptr).check();
+  CHECK(std::string(violation.what) == "too many inputs");
+  CHECK(violation.found == 5);
+  CHECK(violation.expected == 4);
 
   const MatmulParams unknown{static_cast<Activation>(activation_count), 0, {}};
   refused(unknown, a, b, nullptr, nullptr, y, output_operand, "unknown activation");

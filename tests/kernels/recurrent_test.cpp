@@ -304,6 +304,7 @@ TEST_CASE("recurrent: the contract says what is wrong") {
   refused([](Shapes& s) { s.params.linear_before_reset = 2; }, 0, "linear_before_reset is neither 0 nor 1");
   refused([](Shapes& s) { s.params.hidden = 0; }, 0, "no hidden units");
   refused([](Shapes& s) { s.params.chunk = 0; }, 0, "a chunk has no steps");
+  refused([](Shapes& s) { s.params.chunk = (1 << 24) + 1; }, 0, "a chunk has too many steps");
   refused([](Shapes& s) { s.x.rank = 2; }, 0, "wrong rank");
   refused([](Shapes& s) { s.x.strides[2] = 2; }, 0, "the last axis has gaps");
   refused([](Shapes& s) { s.w.dims[0] = 1; }, 1, "weights have not the directions of the layer");

@@ -62,6 +62,12 @@ std::vector<View> views() {
   list.push_back({{4, 6, 9}, {9, 36, 1}, 2});  // the same, one output at a time
   list.push_back({{2, 3, 4, 5}, {60, 20, 5, 1}, 4});
   list.push_back({{0, 4}, {4, 1}, 1});
+  for (const int empty : {0, 1, 2})  // an axis of size 0 in each place, between axes that do not merge
+    for (const int axes : {1, 2, 3}) {
+      View view{{2, 3, 4}, {1, 100, 7}, axes};
+      view.dims[static_cast<size_t>(empty)] = 0;
+      list.push_back(view);
+    }
   list.push_back({{5}, {1}, 1});
   return list;
 }

@@ -6,6 +6,10 @@
 #include <sstream>
 
 #include "kernels/activation.h"
+#include "kernels/attention/attention.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/recurrent/recurrent.h"
 #include "tests/kernels/support.h"
 
 using namespace heed;
@@ -61,6 +65,81 @@ TEST_CASE("operators: numbers, names and rows agree") {
     CHECK(bool(row.run));
     for (const Isa isa : isas()) CHECK(row.variant(isa) == isa);
     CHECK(row.variant(Isa::portable) == Isa::portable);
+  }
+}
+
+TEST_CASE("operators: scratch never wraps") {
+  const int most = max_elements;
+  // The largest and the smallest of what a contract lets pass, against the same in double precision.
+  const auto check = [](const Call& call, double expected) {
+    CHECK(!call.check());
+    const auto found = call.scratch();
+    CAPTURE(expected);
+    if (expected >= 0x1p64)
+      CHECK(found == UINT64_MAX);
+    else
+      CHECK(double(found) == doctest::Approx(expected).epsilon(1e-9));
+  };
+  for (int kind = 0; kind < static_cast<int>(OperatorKind::count); ++kind) {
+    switch (static_cast<OperatorKind>(kind)) {
+      case OperatorKind::elementwise: {
+        struct {
+          ElementwiseParams head{16, 0, 1, 1, {15}};
+          Source sources[16];
+          Instruction step{Step::f_neg, 15, {16, operand::none, operand::none}, {}};
+        } params{};
+        for (const int n : {1, 16, 513, most}) {
+          const Shape x = shape_of(Type::f32, {n, 1}, {0, 2}), y = shape_of(Type::f32, {n, 1});
+          Call call(elementwise_operator, &params);
+          for (int i = 0; i < 16; ++i) call.input(x, nullptr);
+          check(call.output(y, nullptr), (16.0 + 16) * 4 * std::min((n + 15) / 16 * 16, elementwise_block));
+        }
+        break;
+      }
+      case OperatorKind::matmul: {
+        const MatmulParams params{};
+        for (const int k : {0, 1, most}) {
+          const Shape a = shape_of(Type::f32, {1, k}, {0, 0}), b = shape_of(Type::f32, {k, 1}, {0, 0}),
+                      y = shape_of(Type::f32, {1, 1});
+          check(Call(matmul_operator, &params).input(a, nullptr).input(b, nullptr).output(y, nullptr), 64.0 * k);
+        }
+        break;
+      }
+      case OperatorKind::attention:
+        for (const int tk : {1, 1 << 23})
+          for (const int d : {1, most})
+            for (const int dv : {1, 1024, most}) {
+              const AttentionParams params{1, 0, 0, 65535, 0, 0, 0};
+              const Shape q = shape_of(Type::f32, {1, 1, 1, d}, {0, 0, 0, 0}),
+                          k = shape_of(Type::f32, {1, 1, tk, d}, {0, 0, 0, 0}),
+                          v = shape_of(Type::f32, {1, 1, tk, dv}, {0, 0, 0, 0}), y = shape_of(Type::f32, {1, 1, 1, dv}),
+                          padding = shape_of(Type::boolean, {1, tk}), bias = shape_of(Type::boolean, {1, 1, 1, tk});
+              Call call(attention_operator, &params);
+              call.input(q, nullptr).input(k, nullptr).input(v, nullptr).input(bias, nullptr).input(padding, nullptr);
+              const double keys = (tk + 15) / 16 * 16, panels = (int64_t{dv} + 15) / 16 * 16;
+              check(call.output(y, nullptr), 4 * (keys * d + panels * tk + keys * (2 + 65535.0)));
+            }
+        break;
+      case OperatorKind::recurrent:
+        for (const int hidden : {1, 1 << 14})
+          for (const int chunk : {1, 1 << 24})
+            for (const int batch : {1, 1 << 27, most}) {
+              const RecurrentParams params{Cell::lstm, Direction::forward, 0, 0, hidden, chunk};
+              const int panels = (hidden + 15) / 16;
+              const Shape x = shape_of(Type::f32, {1, batch, 1}, {0, 0, 1}),
+                          w = shape_of(Type::f32, {1, panels, 4, 1, 16}),
+                          r = shape_of(Type::f32, {1, panels, 4, hidden, 16}),
+                          b = shape_of(Type::f32, {1, panels, 4, 16}),
+                          h = shape_of(Type::f32, {1, batch, hidden}, {0, 0, 1});
+              Call call(recurrent_operator, &params);
+              call.input(x, nullptr).input(w, nullptr).input(r, nullptr).input(b, nullptr);
+              check(call.absent_output().output(h, nullptr), 64.0 * panels * batch * (4.0 * chunk + 4 + 2));
+            }
+        break;
+      default:  // the others have none
+        CHECK(operator_of(static_cast<OperatorKind>(kind)).scratch({}) == 0);
+        break;
+    }
   }
 }
 

@@ -221,9 +221,9 @@ TEST_CASE("tensors") {
             const auto large = static_cast<int32_t>(b.size(INT32_MAX));
             b.tensors[4].dims[1] = b.expression(Expression::add, large, large);
           },
-          {Code::corrupt, "a dimension is too large", 2 * big, big, "negative", -1, 4});
-  refused(good, [](B& b) { b.tensors[2].dims[1] = b.size(1 << 30); },
-          {Code::corrupt, "a tensor has too many elements", int64_t{6} << 30, big, "shift, every row", -1, 2});
+          {Code::corrupt, "a dimension is too large", 2 * big, 1 << 30, "negative", -1, 4});
+  refused(good, [](B& b) { b.tensors[2].dims[1] = b.size(1 << 28); },
+          {Code::corrupt, "a tensor has too many elements", int64_t{6} << 28, 1 << 30, "shift, every row", -1, 2});
   refused(good,
           [](B& b) {
             const auto large = static_cast<int32_t>(b.size(INT32_MAX));
@@ -265,6 +265,12 @@ TEST_CASE("operators") {
       good, [](B& b) { b.operators[4].outputs.resize(5, 0); }, norm(Code::corrupt, "too many outputs", 5, 4));
   refused(
       good, [](B& b) { b.operators[4].outputs.clear(); }, norm(Code::corrupt, "an operator has no outputs"));
+  refused(
+      good,
+      [](B& b) {
+        b.operators[4].outputs = {-1, -1};
+      },
+      norm(Code::corrupt, "an operator has no outputs"));
   refused(
       good, [](B& b) { b.operators[4].inputs[0] = 999; }, norm(Code::corrupt, "no such tensor", 999, tensors));
   refused(
@@ -344,7 +350,8 @@ TEST_CASE("params outside an operator's contract") {
       if (example.name != title) continue;
       Builder::Operator& first = example.builder.operators[0];
       first.params = Builder::pack(params);
-      const Status status = refusal(example.builder.bytes());
+      const auto bytes = example.builder.bytes();  // the status points into them
+      const Status status = refusal(bytes);
       CAPTURE(describe(status));
       CHECK(status.code == Code::contract);
       CHECK(status.operator_index == 0);
@@ -472,6 +479,16 @@ TEST_CASE("inputs, outputs and notes") {
   refused(good, [](B& b) { b.checks[0].input = 1; }, {Code::corrupt, "an index check is of no input", 1, 1});
   refused(good, [](B& b) { b.checks[0].bound = 100; },
           {Code::corrupt, "no such expression", 100, static_cast<int64_t>(good.expressions.size())});
+  const auto bound = [](Expression op, int32_t a, int32_t c) {
+    return [=](B& b) {
+      const auto left = static_cast<int32_t>(b.size(a)), right = static_cast<int32_t>(b.size(c));
+      b.checks[0].bound = b.expression(op, left, right);
+    };
+  };
+  refused(good, bound(Expression::add, -1, 0),
+          {Code::corrupt, "the bound of an index check is negative", -1, 0, "ids", -1, 1});
+  refused(good, bound(Expression::multiply, INT32_MIN, INT32_MIN),
+          {Code::corrupt, "the bound of an index check does not fit 32 bits", int64_t{1} << 62, big, "ids", -1, 1});
   refused(good, [](B& b) { b.tensors[1].type = Type::f32; },
           {Code::corrupt, "an index check is of an input that is not i32", 0, 0, "ids"});
   refused(good, [](B& b) { b.marks.push_back({1, "m"}); }, {Code::corrupt, "a mark is of no operator", 1, 1});
@@ -512,6 +529,32 @@ TEST_CASE("sharing of storage between the operands of one operator") {
   auto* head = reinterpret_cast<ElementwiseParams*>(two.operators[0].params.data());
   head->results[1] = 0;
   check_refused(refusal(two.bytes()), {Code::contract, "two outputs overlap", 0, 0, "program", 0, 4});
+}
+
+TEST_CASE("an operator without storage behind its sizes") {
+  // An RNN of one unit over nothing, for a batch that takes no bytes: only its scratch would grow.
+  const auto rnn = [](int32_t batch, int32_t chunk, bool has_y) {
+    Builder b;
+    const uint32_t zero = b.size(0), one = b.size(1), lanes = b.size(16), many = b.size(batch);
+    const int32_t x = b.tensor("x", Type::f32, {zero, many, one}, b.buffer(64, 0, 1));
+    const int32_t y = b.tensor("y", Type::f32, {zero, one, many, one}, b.buffer(64, 0, 1));
+    const auto weights = [&](const char* name, std::vector<uint32_t> dims) {
+      return b.constant(name, Type::f32, std::move(dims), std::vector<float>(16));
+    };
+    const int32_t w = weights("w", {one, one, one, one, lanes}), r = weights("r", {one, one, one, one, lanes});
+    const int32_t bias = weights("b", {one, one, one, lanes});
+    b.add("rnn", OperatorKind::recurrent, Builder::pack(RecurrentParams{Cell::rnn, Direction::forward, 0, 0, 1, chunk}),
+          {x, w, r, bias}, {has_y ? y : -1});
+    b.input(x);
+    b.output(y);
+    b.place();
+    return b.bytes();
+  };
+  const auto status = [](const Bytes& file) { return std::string(refusal(file).what); };
+  CHECK(status(rnn(1 << 27, 0x7ffffffe, false)) == "an operator has no outputs");
+  CHECK(status(rnn(1 << 27, 0x7ffffffe, true)) == "a chunk has too many steps");
+  CHECK(status(rnn(1 << 27, 1 << 24, true)) == "the scratch is too small");
+  CHECK(status(rnn(1 << 30, 1 << 24, true)) == "the scratch is too small");
 }
 
 TEST_CASE("an output's elements lie apart") {

@@ -269,6 +269,29 @@ TEST_CASE("NaNs are canonical at outputs, subnormals are zeros, the caller's flo
   }
 }
 
+TEST_CASE("where there is no element, strides mean nothing") {
+  Builder b;
+  const uint32_t batch = b.dimension("batch", 0, 1, 0), n = b.size(16), wild = b.size(INT32_MAX);
+  const int32_t storage = b.buffer(64, 0, 0);
+  const int32_t x = b.tensor("x", Type::f32, {batch, n}, storage);
+  const int32_t view = b.view("x, wild", x, {batch, n}, {wild, wild}, b.size(0));
+  const int32_t y = b.tensor("y", Type::f32, {batch, n}, b.buffer(64, 0, 1));
+  b.add("copy", OperatorKind::copy, Builder::pack(CopyParams{}), {view}, {y});
+  b.input(x);
+  b.output(y);
+  plan(b);
+  const Bytes file = b.bytes();
+  const auto model = Model::load(file);
+  REQUIRE(model);
+  Bytes arena = arena_for(*model);
+  auto session = Session::create(*model, arena);
+  CAPTURE(describe(session.status()));
+  REQUIRE(session);
+  CHECK(session->run().ok());
+  CHECK(session->tensor(static_cast<uint32_t>(view)).shape->strides[0] == 16);
+  CHECK(!session->resize("batch", 1).ok());
+}
+
 TEST_CASE("a model without operators gives its input back") {
   Builder b;
   b.dimension("batch", 0, 4, 3);

@@ -175,12 +175,10 @@ TEST_CASE("the command line") {
 TEST_CASE("options of later versions are refused, each with what is possible now") {
   const std::string onnx = (stock / "transformer.onnx").string();
   const Folder folder;
-  const std::vector<std::vector<std::string>> later = {{"--quantize", "int8"},   {"--quantize", "int8-static"},
-                                                       {"--keep-float", "a"},    {"--error-budget", "0.1"},
-                                                       {"--calibrate", windows}, {"--range", "mse"},
-                                                       {"--qdq", "relax"},       {"--state", "a=b"},
-                                                       {"--set", "a=1"},         {"--limit", "a <= 3"},
-                                                       {"--selftest", windows},  {"--report", "r.json"}};
+  const std::vector<std::vector<std::string>> later = {
+      {"--quantize", "int8"},    {"--quantize", "int8-static"}, {"--keep-float", "a"},
+      {"--error-budget", "0.1"}, {"--calibrate", windows},      {"--range", "mse"},
+      {"--qdq", "relax"},        {"--selftest", windows},       {"--report", "r.json"}};
   for (const auto& option : later) {
     const Outcome outcome = heed({"convert", onnx, "-o", folder / "m.heed", option[0], option[1]});
     CHECK(outcome.code == 2);
@@ -190,7 +188,6 @@ TEST_CASE("options of later versions are refused, each with what is possible now
   const Outcome both = heed({"convert", onnx, "-o", folder / "m.heed", "--range", "mse", "--quantize", "int8"});
   CHECK(has(both.err, "--range"));
   CHECK(has(both.err, "--quantize int8"));
-  CHECK(has(heed({"run", transformer(), "--input", windows, "--sequence"}).err, "--sequence is for a later version"));
   CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "fp3"}).code == 2);
   CHECK(folder.files() == 0);
   CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "none"}).code == 0);
@@ -469,6 +466,75 @@ TEST_CASE("NaN and infinities are data, and are pointed at") {
   CHECK(std::isfinite(forecast[0]));
   CHECK(std::isnan(forecast[1]));
   CHECK(std::isfinite(forecast[2]));
+}
+
+TEST_CASE("state goes on from sample to sample with --sequence, and inspect shows it") {
+  const Folder folder;
+  test::OnnxBuilder b;
+  b.input("x", test::DataType::f32, {2}).input("h_in", test::DataType::f32, {2});
+  b.input("past_x", test::DataType::f32, {"past", 2}).input("mask", test::DataType::f32, {"past + 1"});
+  b.output("y").output("h_out").output("present_x").output("sum").initializer<int64_t>("first", {1}, {0});
+  b.node("Add", {"x", "h_in"}, {"y"}).node("Identity", {"y"}, {"h_out"});
+  b.node("Unsqueeze", {"x", "first"}, {"row"}).node("Unsqueeze", {"mask", "last"}, {"column"});
+  b.initializer<int64_t>("last", {1}, {1}).node("Concat", {"past_x", "row"}, {"present_x"}, {{"axis", int64_t{0}}});
+  b.node("Mul", {"present_x", "column"}, {"kept"}).node("ReduceSum", {"kept", "first"}, {"sum"});
+  std::ofstream(folder / "m.onnx", std::ios::binary) << b.bytes();
+  const std::string model = folder / "m.heed";
+  const Outcome done = heed({"convert", folder / "m.onnx", "-o", model, "--dim", "past=0..2"});
+  REQUIRE_MESSAGE(done.code == 0, done.err);
+  CHECK(has(done.out, "'past' is the position, no dimension; there is room for 3"));
+
+  const json page = json::parse(heed({"inspect", model, "--json"}).out);
+  CHECK(page["memory"]["state"] == 128);
+  CHECK(page["inputs"].size() == 2);
+  CHECK(page["inputs"][1]["shape"] == json::parse(R"(["past + 1"])"));
+  CHECK(page["states"][1] ==
+        json::parse(R"({"name": "h_in", "dtype": "float32", "shape": [2], "output": "h_out", "bytes": 64})"));
+  CHECK(page["states"][0]["shape"] == json::parse(R"(["past", 2])"));
+  CHECK(page["position"] == json::parse(R"({"name": "past", "lower": 0, "upper": 2, "capacity": 3, "step": "1"})"));
+  CHECK(has(heed({"inspect", model}).out, "'past' is the position: from 0, a run adds 1, room for 3"));
+  CHECK(heed({"bench", model, "--json"}).code == 0);
+
+  const auto floats = [](std::vector<int64_t> dims, const std::vector<float>& values) {
+    Array array{ArrayType::f32, std::move(dims), std::vector<std::byte>(values.size() * 4)};
+    std::memcpy(array.data.data(), values.data(), array.data.size());
+    return array;
+  };
+  const auto output = [&](const char* name) {
+    for (const auto& [key, array] : read_npz(folder / "out.npz"))
+      if (key == name) {
+        const auto* values = reinterpret_cast<const float*>(array.data.data());
+        return std::vector<float>(values, values + array.count());
+      }
+    return std::vector<float>();
+  };
+  NamedArrays samples{{"x", floats({3, 2}, {1, 2, 3, 4, 5, 6})}};
+  for (int64_t i = 0; i < 3; ++i)
+    samples.emplace_back("mask/" + std::to_string(i),
+                         floats({i + 1}, std::vector<float>(static_cast<size_t>(i) + 1, 1)));
+  samples[0] = {"x/0", floats({2}, {1, 2})};
+  samples.emplace_back("x/1", floats({2}, {3, 4}));
+  samples.emplace_back("x/2", floats({2}, {5, 6}));
+  write_npz(folder / "data.npz", samples);
+  const Outcome carried =
+      heed({"run", model, "--input", folder / "data.npz", "--output", folder / "out.npz", "--sequence"});
+  REQUIRE_MESSAGE(carried.code == 0, carried.err);
+  CHECK(output("y") == std::vector<float>{1, 2, 4, 6, 9, 12});
+  CHECK(output("sum") == std::vector<float>{1, 2, 4, 6, 9, 12});
+
+  // Without --sequence each sample starts anew, and its mask is of one row.
+  const Outcome apart = heed({"run", model, "--input", folder / "data.npz", "--output", folder / "out.npz"});
+  CHECK(apart.code == 1);
+  CHECK(has(apart.err,
+            "input 'mask', sample 1, has the shape [2], the model takes [past + 1]: axis 0 is 2, not past + 1 = 1"));
+
+  // A fourth run finds the state full.
+  samples.emplace_back("x/3", floats({2}, {7, 8}));
+  samples.emplace_back("mask/3", floats({4}, {1, 1, 1, 1}));
+  write_npz(folder / "data.npz", samples);
+  const Outcome full = heed({"run", model, "--input", folder / "data.npz", "--sequence"});
+  CHECK(full.code == 1);
+  CHECK(has(full.err, "state full"));
 }
 
 TEST_CASE("inspect --json keeps its contract") {

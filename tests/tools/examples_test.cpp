@@ -189,6 +189,6 @@ TEST_CASE("converted files truncated or mutated are refused or run within their 
       }
       ran += attempt(mutated);
     }
-    MESSAGE(example.name, ": ", ran, " of 1000 mutated files ran");
+    MESSAGE(std::string(example.name), ": ", ran, " of 1000 mutated files ran");
   }
 }

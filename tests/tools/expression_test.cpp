@@ -86,7 +86,8 @@ TEST_CASE("every operation agrees with numbers, and so do substitution, simplifi
   int checked = 0;
   for (int round = 0; round < 3000; ++round) {
     random.values = {{"tokens", 1 + random.pick(9)}, {"batch", 2 + random.pick(4)}};
-    const auto [e, value] = random.make(1 + random.pick(4));
+    const auto [expression, value] = random.make(1 + random.pick(4));
+    const Expression& e = expression;
     CAPTURE(e.text());
     int64_t evaluated = 0;
     try {

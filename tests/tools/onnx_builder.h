@@ -49,8 +49,11 @@ std::string tensor(const std::string& name, const std::vector<int64_t>& dims, co
 struct TensorBytes {
   std::string bytes;
 };
+struct GraphBytes {
+  std::string bytes;
+};
 using AttributeValue = std::variant<int64_t, float, std::string, std::vector<int64_t>, std::vector<float>,
-                                    std::vector<std::string>, TensorBytes>;
+                                    std::vector<std::string>, TensorBytes, GraphBytes>;
 using Attributes = std::vector<std::pair<std::string, AttributeValue>>;
 
 inline std::string attribute(const std::string& name, const AttributeValue& value) {
@@ -61,6 +64,7 @@ inline std::string attribute(const std::string& name, const AttributeValue& valu
   if (const auto* f = std::get_if<float>(&value)) w.add_float(2, *f), w.add_int32(20, 1);
   if (const auto* s = std::get_if<std::string>(&value)) w.add_bytes(4, *s), w.add_int32(20, 3);
   if (const auto* t = std::get_if<TensorBytes>(&value)) w.add_message(5, t->bytes), w.add_int32(20, 4);
+  if (const auto* g = std::get_if<GraphBytes>(&value)) w.add_message(6, g->bytes), w.add_int32(20, 5);
   if (const auto* list = std::get_if<std::vector<int64_t>>(&value)) {
     for (const int64_t i : *list) w.add_int64(8, i);
     w.add_int32(20, 7);
@@ -155,6 +159,9 @@ class OnnxBuilder {
     return *this;
   }
 
+  /// The graph alone: a branch.
+  GraphBytes branch() const { return {graph_}; }
+
   std::string bytes() const {
     std::string model;
     protozero::pbf_writer w(model);
@@ -175,9 +182,12 @@ inline onnx::Model parse_bytes(const std::string& bytes) {
   return onnx::parse(std::as_bytes(std::span(*owner)), owner, ".");
 }
 
-inline Graph import_bytes(const std::string& bytes, const std::vector<std::string>& dims = {}) {
+inline Graph import_bytes(const std::string& bytes, const ConvertOptions& options) {
   std::vector<std::string> notes;
-  return import(parse_bytes(bytes), {dims}, notes);
+  return import(parse_bytes(bytes), options, notes);
+}
+inline Graph import_bytes(const std::string& bytes, const std::vector<std::string>& dims = {}) {
+  return import_bytes(bytes, ConvertOptions{dims, {}, {}, {}});
 }
 
 /// The graph's outputs for the given inputs, by the converter's reference.

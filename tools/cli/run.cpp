@@ -22,16 +22,24 @@ void note(const char* what, std::string_view name, const NotFinite& found, const
              found.count > 1 ? fmt::format(", and at {} more", grouped(found.count - 1)) : "");
 }
 
-/// For a run that writes no file.
+/// The first rows of each array and the first values of each row, for a run that writes no file.
 void print_outputs(const NamedArrays& arrays) {
   constexpr int64_t shown = 8;
   for (const auto& [name, array] : arrays) {
+    fmt::print("{} {} [{}]\n", printable(name), tools::name(array.type), fmt::join(array.dims, ", "));
+    const int64_t columns = array.dims.empty() ? 1 : array.dims.back();
+    const int64_t rows = columns == 0 ? 0 : array.count() / columns;
     std::vector<std::string> values;
-    for (int64_t i = 0; i < std::min(array.count(), shown); ++i)
+    size_t width = 0;
+    for (int64_t i = 0; i < std::min(rows, shown) * columns; ++i) {
+      if (i % columns >= shown) continue;
       values.push_back(element_text(array.type, array.data.data() + static_cast<size_t>(i) * size_of(array.type)));
-    if (array.count() > shown) values.push_back("...");
-    fmt::print("{} {} [{}]: {}\n", printable(name), tools::name(array.type), fmt::join(array.dims, ", "),
-               fmt::join(values, ", "));
+      width = std::max(width, values.back().size());
+    }
+    const auto in_line = static_cast<size_t>(std::min(columns, shown));
+    for (size_t i = 0; i < values.size(); ++i)
+      fmt::print("  {:>{}}{}", values[i], width, (i + 1) % in_line ? "" : columns > shown ? "  ...\n" : "\n");
+    if (rows > shown) fmt::print("  ... {} rows\n", rows);
   }
 }
 

@@ -281,6 +281,23 @@ std::optional<std::vector<std::vector<int>>> merged_axes(const Dims& from, const
   return groups;
 }
 
+// The result of a transpose with its axes split, `groups` as of merged_axes(split, its dims), as the transpose of split
+// axes.
+ValueId split_before(const Graph& graph, ValueId turned, const Dims& split, const std::vector<std::vector<int>>& groups,
+                     const Builder& build) {
+  const std::vector<int> permutation = made_by<Transpose>(graph, turned)->permutation;
+  std::vector<size_t> from(permutation.size());  // where the axes of the operand go
+  for (size_t axis = 0; axis < permutation.size(); ++axis) from[static_cast<size_t>(permutation[axis])] = axis;
+  Dims operand;
+  std::vector<int> fine(split.size());
+  for (const size_t axis : from)
+    for (const int part : groups[axis]) {
+      fine[static_cast<size_t>(part)] = static_cast<int>(operand.size());
+      operand.push_back(split[static_cast<size_t>(part)]);
+    }
+  return build.transpose(build.reshape(producer(graph, turned)->inputs[0], operand), fine);
+}
+
 Result views_of_views(Graph& graph, ValueId out) {
   if (producer(graph, out) == nullptr || producer(graph, out)->inputs.empty()) return std::nullopt;
   const ValueId x = producer(graph, out)->inputs[0];
@@ -288,6 +305,13 @@ Result views_of_views(Graph& graph, ValueId out) {
   if (made_by<Reshape>(graph, out) && made_by<Reshape>(graph, x)) return Builder(graph, out, {x}).reshape(x, dims);
   if (made_by<Expand>(graph, out) && made_by<Expand>(graph, x))
     return Builder(graph, out, {x}).expand(producer(graph, x)->inputs[0], dims);
+  // Axes are split before they are turned: what had merged them may stand right behind, and the two cancel.
+  if (made_by<Reshape>(graph, out) && made_by<Transpose>(graph, x)) {
+    const Dims turned = graph.value(x).dims;
+    const auto groups = merged_axes(dims, turned);
+    if (!groups || merged_axes(turned, dims)) return std::nullopt;
+    return split_before(graph, x, dims, *groups, Builder(graph, out, {x}));
+  }
   const auto* transpose = made_by<Transpose>(graph, out);
   if (transpose == nullptr) return std::nullopt;
   const std::vector<int> permutation = transpose->permutation;
@@ -297,19 +321,8 @@ Result views_of_views(Graph& graph, ValueId out) {
     const ValueId turned = producer(graph, x)->inputs[0];
     const Dims split = graph.value(x).dims;
     if (const auto groups = merged_axes(split, graph.value(turned).dims)) {
-      const auto& first = made_by<Transpose>(graph, turned)->permutation;
-      std::vector<size_t> from(first.size());  // where the axes of the operand go
-      for (size_t axis = 0; axis < first.size(); ++axis) from[static_cast<size_t>(first[axis])] = axis;
-      Dims operand;
-      std::vector<int> fine(split.size());
-      for (const size_t axis : from)
-        for (const int part : (*groups)[axis]) {
-          fine[static_cast<size_t>(part)] = static_cast<int>(operand.size());
-          operand.push_back(split[static_cast<size_t>(part)]);
-        }
       const Builder build(graph, out, {x});
-      return build.transpose(build.transpose(build.reshape(producer(graph, turned)->inputs[0], operand), fine),
-                             permutation);
+      return build.transpose(split_before(graph, turned, split, *groups, build), permutation);
     }
   }
   // Only axes of size 1 change places: nothing moves.
@@ -373,10 +386,10 @@ Result views_sink_below_maps(Graph& graph, ValueId out) {
   std::vector<ValueId> inner, views;
   for (const ValueId id : operands) {
     const auto* transpose = made_by<Transpose>(graph, id);
-    const bool is_view = (transpose || made_by<Reshape>(graph, id)) && graph.value(id).dims == dims && !dims.empty();
-    if (is_view && transpose && !inner_dims && (!permutation || *permutation == transpose->permutation)) {
+    const bool shared = (transpose || made_by<Reshape>(graph, id)) && graph.value(id).dims == dims && !dims.empty();
+    if (shared && transpose && !inner_dims && (!permutation || *permutation == transpose->permutation)) {
       permutation = transpose->permutation;
-    } else if (is_view && !transpose && !permutation) {
+    } else if (shared && !transpose && !permutation) {
       const Dims from = graph.value(producer(graph, id)->inputs[0]).dims;
       if (inner_dims && *inner_dims != from) return std::nullopt;
       inner_dims = from;

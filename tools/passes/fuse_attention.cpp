@@ -113,9 +113,7 @@ class Reader {
       const Scaled inner = without_scale(times->x);
       return {inner.x, inner.factor * times->factor};
     }
-    const bool view = made_by<Reshape>(graph_, id) || made_by<Transpose>(graph_, id) || made_by<Expand>(graph_, id) ||
-                      made_by<Slice>(graph_, id);
-    if (!view) return {id, 1};
+    if (!is_view(graph_, id)) return {id, 1};
     const Operation operation = producer(graph_, id)->operation;
     const Scaled inner = without_scale(producer(graph_, id)->inputs[0]);
     if (inner.factor == 1) return {id, 1};
@@ -245,7 +243,7 @@ class Fuser {
     const Scaled q = reader.without_scale(scores_.q), k = reader.without_scale(scores_.k);
     Attention attention;
     attention.scale = static_cast<float>(scores_.scale * q.factor * k.factor);
-    if (!choose_batch())
+    if (!choose_batch({q.x, k.x, v}))
       return refuse(root_, fmt::format("the shapes {} and {} share no heads", text(scores_.shapes[0]),
                                        text(graph_.value(root_).dims)));
     const auto heads = with_heads(q.x, settled(graph_, build_.swap_last(k.x)), settled(graph_, v));
@@ -274,14 +272,45 @@ class Fuser {
     return std::nullopt;
   }
 
-  // batch_ is [batch, heads]: from a shape of the scores that has just these two, else of what there is.
-  bool choose_batch() {
+  // Batch and heads that are one axis of size `whole`, as a reshape behind x split or merged them; heads are a constant.
+  std::optional<Dims> apart(ValueId x, const Expression& whole) const {
+    for (; is_view(graph_, x); x = producer(graph_, x)->inputs[0]) {
+      if (!made_by<Reshape>(graph_, x)) continue;
+      const Dims from = build_.dims(producer(graph_, x)->inputs[0]), to = build_.dims(x);
+      Expression before = 1;  // elements in front of the axis
+      for (const Expression& size : to) {
+        Expression leading = 1;
+        size_t axis = 0;
+        while (axis < from.size() && !(leading == before)) leading = leading * from[axis++];
+        std::optional<Dims> found;
+        Expression batch = 1;
+        for (; size == whole && axis < from.size(); ++axis) {
+          batch = batch * from[axis];
+          const Expression heads = Expression::divide(whole, batch);
+          if (heads.is_constant(1) || !heads.constant() || !(batch * heads == whole)) break;
+          found = Dims{batch, heads};
+        }
+        if (found) return found;
+        before = before * size;
+      }
+    }
+    return std::nullopt;
+  }
+
+  // batch_ is [batch, heads]: from a shape of the scores that has just these two, from where the operands had both, else
+  // of what there is.
+  bool choose_batch(const std::vector<ValueId>& operands) {
     const Dims whole = batch_of(build_.dims(root_));
     for (const Dims& shape : scores_.shapes)
       if (!(count(batch_of(shape)) == count(whole))) return false;
     level_ = batch_of(scores_.shapes[0]);
     for (const Dims& shape : scores_.shapes)
       if (shape.size() == 4) level_ = batch_of(shape);
+    for (size_t i = 0; level_.size() == 1 && i < operands.size(); ++i)
+      if (const auto both = apart(operands[i], level_[0])) {
+        batch_ = *both;
+        return true;
+      }
     if (level_.empty())
       batch_ = {1, 1};
     else if (level_.size() == 1)
@@ -373,9 +402,8 @@ class Fuser {
     Dims result;
     if (std::all_of(batch.begin(), batch.end(), [](const Expression& size) { return size.is_constant(1); })) {
       result = {1, 1};
-    } else if (batch_of(scores) == level_ && batch.size() <= 2) {
+    } else if (batch_of(scores) == batch_) {
       result = batch;
-      if (result.size() == 1) result.push_back(1);
     } else {
       Dims wide = batch_of(scores);
       wide.insert(wide.end(), last.begin(), last.end());
@@ -383,7 +411,10 @@ class Fuser {
       result = batch_;
     }
     result.insert(result.end(), last.begin(), last.end());
-    return build_.reshape(x, result);
+    x = build_.reshape(x, result);
+    if (!made_by<Expand>(graph_, x)) return x;
+    const ValueId narrow = producer(graph_, x)->inputs[0];  // sizes of 1 repeat by themselves
+    return build_.dims(narrow).size() == result.size() ? narrow : x;
   }
 
   // Sorts what is added and hidden into positions, key padding, and one bias.

@@ -20,16 +20,10 @@ constexpr Fusion fusions[] = {
     {"attention", fuse_attention}, {"weighted sum", fuse_weighted_sum}, {"matmul epilogue", fuse_matmul},
 };
 
-bool is_view(const Operation& operation) {
-  return std::holds_alternative<Reshape>(operation) || std::holds_alternative<Transpose>(operation) ||
-         std::holds_alternative<Expand>(operation) || std::holds_alternative<Slice>(operation);
-}
-
 // The new node that computes the concept: the last that is no view.
 NodeId main_node(const Graph& graph, ValueId after, NodeId first_new) {
-  const Node* node = producer(graph, after);
-  while (node != nullptr && is_view(node->operation)) after = node->inputs[0], node = producer(graph, after);
-  return node != nullptr && graph.value(after).producer >= first_new ? graph.value(after).producer : -1;
+  while (is_view(graph, after)) after = producer(graph, after)->inputs[0];
+  return producer(graph, after) != nullptr && graph.value(after).producer >= first_new ? graph.value(after).producer : -1;
 }
 
 // Puts `after` in the place of `before` and collects the names of the ONNX nodes that are computed by it now. Where a

@@ -42,6 +42,11 @@ Operation with_activation(const Operation& product, Activation activation) {
   return result;
 }
 
+bool is_view(const Graph& graph, ValueId id) {
+  return made_by<Reshape>(graph, id) || made_by<Transpose>(graph, id) || made_by<Expand>(graph, id) ||
+         made_by<Slice>(graph, id);
+}
+
 const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step step) {
   const Map* map = made_by<Map>(graph, id);
   return map != nullptr && map->step == step ? &producer(graph, id)->inputs : nullptr;
@@ -51,9 +56,7 @@ std::optional<double> uniform(const Graph& graph, ValueId id) {
   for (;;) {
     const Value& value = graph.value(id);
     if (value.constant) return uniform(*value.constant);
-    const bool view = made_by<Reshape>(graph, id) || made_by<Expand>(graph, id) || made_by<Slice>(graph, id) ||
-                      made_by<Transpose>(graph, id);
-    if (!view) return std::nullopt;
+    if (!is_view(graph, id)) return std::nullopt;
     id = producer(graph, id)->inputs[0];
   }
 }

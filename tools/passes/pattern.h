@@ -28,6 +28,9 @@ Activation activation_of(const Graph& graph, ValueId product);
 /// The same operation with another activation.
 Operation with_activation(const Operation& product, Activation activation);
 
+/// True of what reshapes, transposes, expands and slices make: elements of their operand, none computed.
+bool is_view(const Graph& graph, ValueId id);
+
 /// The operands of the step that makes a value; null where another one does.
 const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step step);
 

@@ -179,7 +179,9 @@ class Lowering {
       if (touches(op.inputs, old_storage)) last_read = i + 1;
       if (touches(op.outputs, new_storage)) first_write = std::min(first_write, i);
     }
-    state.copied = first_write < last_read;
+    const bool at_once =
+        first_write + 1 == last_read && replaces(out_.operators[first_write], old_storage, new_storage);
+    state.copied = first_write < last_read && !at_once;
     if (state.copied) {
       View target = next;
       target.storage = old_storage;
@@ -188,6 +190,28 @@ class Lowering {
     }
     for (LoweredTensor& each : out_.tensors)
       if (each.view.storage == new_storage) each.view.storage = old_storage;
+  }
+
+  /// Whether an operator may write the new value over the old one that it reads.
+  bool replaces(const LoweredOperator& op, int old_storage, int new_storage) const {
+    const Points points = points_of(out_.dimensions, out_.constraints);
+    const ShapeTable table(out_);
+    for (const Point& point : {points.all.front(), points.all.back()}) {
+      const std::vector<Shape> shapes = table.at(point);
+      const ContractAt at(op, shapes, point);
+      for (size_t i = 0; i < op.inputs.size(); ++i)
+        for (size_t o = 0; o < op.outputs.size(); ++o) {
+          if (op.inputs[i] == -1 || op.outputs[o] == -1 || storage_of(op.inputs[i]) != old_storage ||
+              storage_of(op.outputs[o]) != new_storage)
+            continue;
+          View old_view = out_.tensors[static_cast<size_t>(op.inputs[i])].view;
+          old_view.storage = new_storage;
+          if (!same_elements(old_view, out_.tensors[static_cast<size_t>(op.outputs[o])].view) ||
+              !operator_of(op.kind).in_place(at.contract(), static_cast<int>(i), static_cast<int>(o)))
+            return false;
+        }
+    }
+    return true;
   }
 
   int storage_of(int number) const { return out_.tensors[static_cast<size_t>(number)].view.storage; }
@@ -463,6 +487,7 @@ class Lowering {
   }
 
   void copy(View from, View to, const std::string& name, const std::vector<std::string>& absorbed) {
+    if (from.storage == to.storage) from = copy_of(from, name, absorbed);  // a row of a cache written again behind it
     merge_axes({&from, &to}, 0, from.dims.size());
     add(OperatorKind::copy, name, absorbed, CopyParams{}, {from}, {to}, 0);
   }

@@ -179,16 +179,17 @@ class Programs {
   /// What the members read from outside, through what is recomputed.
   std::set<ValueId> operands(const Group& members) const {
     std::set<ValueId> result;
-    std::vector<NodeId> todo(members.begin(), members.end());
+    std::vector<NodeId> pending(members.begin(), members.end());
     std::set<NodeId> seen(members.begin(), members.end());
-    while (!todo.empty()) {
-      const NodeId id = todo.back();
-      todo.pop_back();
+    while (!pending.empty()) {
+      const NodeId id = pending.back();
+      pending.pop_back();
       for (const ValueId input : graph_.node(id).inputs) {
+        if (input == no_value) continue;
         const NodeId producer = graph_.value(input).producer;
         if (producer >= 0 && recomputed_.count(producer)) {
-          if (seen.insert(producer).second) todo.push_back(producer);
-        } else if (input != no_value && !(producer >= 0 && seen.count(producer))) {
+          if (seen.insert(producer).second) pending.push_back(producer);
+        } else if (!(producer >= 0 && seen.count(producer))) {
           result.insert(input);
         }
       }
@@ -202,7 +203,7 @@ class Programs {
       const auto found = group_of_.find(id);
       return found != group_of_.end() && (found->second == a || found->second == b);
     };
-    std::vector<NodeId> todo;
+    std::vector<NodeId> pending;
     std::set<NodeId> seen;
     const auto push = [&](const std::set<ValueId>& values, bool from_inside) {
       for (const ValueId value : values) {
@@ -211,7 +212,7 @@ class Programs {
         if (inside(producer)) {
           if (!from_inside) return true;
         } else if (seen.insert(producer).second) {
-          todo.push_back(producer);
+          pending.push_back(producer);
         }
       }
       return false;
@@ -219,9 +220,9 @@ class Programs {
     Group both = groups_[static_cast<size_t>(a)];
     both.insert(both.end(), groups_[static_cast<size_t>(b)].begin(), groups_[static_cast<size_t>(b)].end());
     push(operands(both), true);
-    while (!todo.empty()) {
-      const NodeId id = todo.back();
-      todo.pop_back();
+    while (!pending.empty()) {
+      const NodeId id = pending.back();
+      pending.pop_back();
       // A node that is in a group stands for the whole group.
       const auto found = group_of_.find(id);
       const Group members = found == group_of_.end() ? Group{id} : groups_[static_cast<size_t>(found->second)];
