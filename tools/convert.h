@@ -16,14 +16,14 @@ namespace heed::tools {
 
 struct ConvertOptions {
   /// `--dim NAME=LO..HI` and `--dim INPUT:AXIS=LO..HI`, as written; `NAME=N` fixes a size.
-  std::vector<std::string> dims;
+  std::vector<std::string> dims = {};
   /// `--state IN=OUT`: pairs of inputs and outputs that a session carries, beside those known by their names (`none`:
   /// only these).
-  std::vector<std::string> states;
+  std::vector<std::string> states = {};
   /// `--set NAME=VALUE` and `--set NAME=FILE.npy`: inputs that are constants.
-  std::vector<std::string> sets;
+  std::vector<std::string> sets = {};
   /// `--limit 'past + tokens <= 512'`: constraints on the dimensions.
-  std::vector<std::string> limits;
+  std::vector<std::string> limits = {};
 };
 
 /// What a person wants to know after a conversion.

@@ -244,7 +244,7 @@ TEST_CASE("usual names are found, and others are not") {
     for (size_t i = 0; i < outputs.size(); ++i) b.output(outputs[i]).node("Add", {"x", inputs[i]}, {outputs[i]});
     const Graph graph = import_bytes(b.bytes());
     std::string text;
-    for (const State& state : graph.states)
+    for (const auto& state : graph.states)
       text += graph.inputs[static_cast<size_t>(state.input)].name + "=" +
               graph.outputs[static_cast<size_t>(state.output)].name + " ";
     return text;
