@@ -7,11 +7,13 @@
 
 #include "format/heed_generated.h"
 #include "kernels/attention/attention.h"
+#include "kernels/conv/conv.h"
 #include "kernels/copy/copy.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/normalize/normalize.h"
+#include "kernels/pool/pool.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
 #include "kernels/softmax/softmax.h"
@@ -34,6 +36,8 @@ static_assert(static_cast<int>(format::Activation::MAX) == activation_count - 1)
 static_assert(static_cast<int>(format::Reduction::MAX) == static_cast<int>(Reduction::arg_min));
 static_assert(static_cast<int>(format::Cell::MAX) == static_cast<int>(Cell::rnn));
 static_assert(static_cast<int>(format::Direction::MAX) == static_cast<int>(Direction::both));
+static_assert(static_cast<int>(format::Pooling::MAX) == static_cast<int>(Pooling::sum));
+static_assert(sizeof(format::Window) == sizeof(Window));
 static_assert(static_cast<int>(format::SourceKind::MAX) == static_cast<int>(SourceKind::dimension));
 
 const format::Model& root(std::span<const std::byte> file) {
@@ -85,6 +89,17 @@ uint32_t params_bytes(const format::Operator& row) {
 template <class Params>
 void store(const Params& params, std::byte* at) {
   std::memcpy(at, &params, sizeof params);
+}
+
+Window window_of(const format::Window& row) {
+  Window window;
+  for (uint16_t axis = 0; axis < 3; ++axis) {
+    window.kernel[axis] = row.kernel()->Get(axis);
+    window.strides[axis] = row.strides()->Get(axis);
+    window.dilations[axis] = row.dilations()->Get(axis);
+    window.before[axis] = row.before()->Get(axis);
+  }
+  return window;
 }
 
 /// Writes what no dimension changes; what dimensions change is 0 until evaluate().
@@ -143,6 +158,23 @@ void decode_params(const format::Operator& row, std::byte* at) {
       store(RecurrentParams{static_cast<Cell>(recurrent.cell()), static_cast<Direction>(recurrent.direction()),
                             recurrent.linear_before_reset(), 0, recurrent.hidden(), recurrent.chunk()},
             at);
+      break;
+    }
+    case OperatorKind::conv: {
+      const auto& conv = *row.params_as_Conv();
+      store(ConvParams{static_cast<Activation>(conv.activation()), conv.depthwise(), conv.block(), 0, conv.groups(),
+                       window_of(*conv.window())},
+            at);
+      break;
+    }
+    case OperatorKind::pool: {
+      const auto& pool = *row.params_as_Pool();
+      PoolParams params{static_cast<Pooling>(pool.kind()), {}, window_of(*pool.window()), {}, {}};
+      for (uint16_t axis = 0; axis < 3; ++axis) {
+        params.count_before[axis] = pool.counted()->before()->Get(axis);
+        params.count_after[axis] = pool.counted()->after()->Get(axis);
+      }
+      store(params, at);
       break;
     }
     case OperatorKind::count:

@@ -13,11 +13,13 @@
 #include "format/heed_generated.h"
 #include "heed/model.h"
 #include "kernels/attention/attention.h"
+#include "kernels/conv/conv.h"
 #include "kernels/copy/copy.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/normalize/normalize.h"
+#include "kernels/pool/pool.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
 #include "kernels/softmax/softmax.h"
@@ -303,6 +305,19 @@ struct Builder {
                                        static_cast<format::Direction>(p.direction), p.linear_before_reset, p.hidden,
                                        p.chunk)
             .Union();
+      }
+      case OperatorKind::conv: {
+        const auto p = as(ConvParams{});
+        const format::Window window(p.window.kernel, p.window.strides, p.window.dilations, p.window.before);
+        return format::CreateConv(fbb, static_cast<format::Activation>(p.activation), p.depthwise, p.block, p.groups,
+                                  &window)
+            .Union();
+      }
+      case OperatorKind::pool: {
+        const auto p = as(PoolParams{});
+        const format::Window window(p.window.kernel, p.window.strides, p.window.dilations, p.window.before);
+        const format::Counted counted(p.count_before, p.count_after);
+        return format::CreatePool(fbb, static_cast<format::Pooling>(p.kind), &window, &counted).Union();
       }
       case OperatorKind::count:
         break;

@@ -14,6 +14,7 @@ static_assert(sizeof(ElementwiseParams) == 8 && sizeof(Source) == 8 && sizeof(In
 static_assert(sizeof(CopyParams) == 4 && sizeof(GatherParams) == 4 && sizeof(MatmulParams) == 4);
 static_assert(sizeof(AttentionParams) == 20 && sizeof(NormalizeParams) == 8 && sizeof(SoftmaxParams) == 4);
 static_assert(sizeof(ReduceParams) == 4 && sizeof(RecurrentParams) == 12);
+static_assert(sizeof(Window) == 48 && sizeof(ConvParams) == 56 && sizeof(PoolParams) == 76);
 
 TEST_CASE("memory has one size on every target") {
   struct Row {
@@ -30,6 +31,8 @@ TEST_CASE("memory has one size on every target") {
       {"softmax", 0, 1792, 384, 0},
       {"reduce", 0, 2816, 640, 0},
       {"recurrent", 12288, 14080, 768, 10752},
+      {"conv", 2672, 17920, 960, 384},
+      {"pool", 0, 29824, 704, 0},
       {"block", 7296, 19136, 1792, 1600},
   };
   const std::vector<Example> all = examples();

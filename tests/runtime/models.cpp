@@ -269,6 +269,51 @@ Builder recurrent_example() {
   return b;
 }
 
+Builder conv_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), one = b.size(1), height = b.size(3), width = b.size(7), channels = b.size(4),
+                 outputs = b.size(20), half = b.size(4);
+  const int32_t x = b.tensor("x", Type::f32, {batch, one, height, width, channels}, b.buffer(6 * 84 * 4, 0, 0));
+  const int32_t wide = b.tensor("wide", Type::f32, {batch, one, height, width, outputs}, b.buffer(6 * 420 * 4, 0, 1));
+  const int32_t y = b.tensor("y", Type::f32, {batch, one, height, half, outputs}, b.buffer(6 * 240 * 4, 1, 2));
+  std::vector<float> panels = floats(2 * 18 * 16, 13);  // two groups of 10 outputs
+  for (size_t i = 0; i < panels.size(); ++i)
+    if (i % 16 >= 10) panels[i] = 0;
+  const int32_t w = b.constant("w", Type::f32, {b.size(2), b.size(18), b.size(16)}, panels);
+  const int32_t bias = b.constant("bias", Type::f32, {outputs}, floats(20, 14));
+  b.add("wide", OperatorKind::conv,
+        Builder::pack(ConvParams{Activation::relu, 0, 5, 0, 2, {{1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}}}),
+        {x, w, bias}, {wide});
+  const int32_t taps = b.constant("taps", Type::f32, {b.size(3), outputs}, floats(60, 15));
+  b.add("deep", OperatorKind::conv,
+        Builder::pack(ConvParams{Activation::none, 1, 0, 0, 20, {{1, 1, 3}, {1, 1, 2}, {1, 1, 2}, {0, 0, 2}}}),
+        {wide, taps}, {y});
+  b.input(x);
+  b.output(y);
+  plan(b);
+  return b;
+}
+
+Builder pool_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), one = b.size(1), height = b.size(5), width = b.size(7), channels = b.size(21),
+                 rows = b.size(3), columns = b.size(4);
+  const int32_t x = b.tensor("x", Type::f32, {batch, one, height, width, channels}, b.buffer(6 * 735 * 4, 0, 1));
+  const auto result = [&](const char* name, uint32_t first) {
+    return b.tensor(name, Type::f32, {batch, one, rows, columns, channels}, b.buffer(6 * 252 * 4, first, 2));
+  };
+  const int32_t largest = result("largest", 0), mean = result("mean", 1);
+  const Window window{{1, 3, 2}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}};
+  b.add("max", OperatorKind::pool, Builder::pack(PoolParams{Pooling::max, {}, window, {}, {}}), {x}, {largest});
+  b.add("mean", OperatorKind::pool, Builder::pack(PoolParams{Pooling::mean, {}, window, {0, 1, 1}, {0, 1, 0}}), {x},
+        {mean});
+  b.input(x);
+  b.output(largest);
+  b.output(mean);
+  plan(b);
+  return b;
+}
+
 }  // namespace
 
 Builder elementwise_example() {
@@ -386,6 +431,8 @@ std::vector<Example> examples() {
   all.push_back({"softmax", rows_example(OperatorKind::softmax, Builder::pack(SoftmaxParams{0, {}}))});
   all.push_back({"reduce", reduce_example()});
   all.push_back({"recurrent", recurrent_example()});
+  all.push_back({"conv", conv_example()});
+  all.push_back({"pool", pool_example()});
   all.push_back({"block", block_example()});
   return all;
 }

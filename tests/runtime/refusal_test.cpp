@@ -295,10 +295,10 @@ TEST_CASE("operators") {
       good, [](B& b) { b.operators[4].macs = 5000; },
       norm(Code::corrupt, "no such expression", 5000, static_cast<int64_t>(good.expressions.size())));
   refused(
-      good, [](B& b) { b.operators[4].kind = OperatorKind::count; }, norm(Code::corrupt, "no such operator", 10, 9));
+      good, [](B& b) { b.operators[4].kind = OperatorKind::count; }, norm(Code::corrupt, "no such operator", 12, 11));
   refused(
       good, [](B& b) { b.operators[4].kind = static_cast<OperatorKind>(255); },
-      norm(Code::corrupt, "no such operator", 0, 9));
+      norm(Code::corrupt, "no such operator", 0, 11));
 
   const int32_t scratch = good.operators[2].scratch;
   REQUIRE(scratch >= 0);
@@ -375,6 +375,27 @@ TEST_CASE("params outside an operator's contract") {
   broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 1 << 30, 2});
   broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 20, 0});
   broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 20, -1});
+  const Window window{{1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}};
+  const auto changed = [&](int32_t(Window::*list)[3], int axis, int32_t value) {
+    Window other = window;
+    (other.*list)[axis] = value;
+    return other;
+  };
+  broken("conv", ConvParams{static_cast<Activation>(7), 0, 5, 0, 2, window});
+  broken("conv", ConvParams{Activation::relu, 1, 5, 0, 2, window});
+  broken("conv", ConvParams{Activation::relu, 0, 0, 0, 2, window});
+  broken("conv", ConvParams{Activation::relu, 0, 9, 0, 2, window});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 0, window});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 3, window});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::kernel, 1, 4)});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::kernel, 2, INT32_MAX)});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::strides, 2, 0)});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::dilations, 0, INT32_MAX)});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::before, 2, -1)});
+  broken("pool", PoolParams{static_cast<Pooling>(3), {}, window, {}, {}});
+  broken("pool", PoolParams{Pooling::max, {}, changed(&Window::strides, 1, -1), {}, {}});
+  broken("pool", PoolParams{Pooling::mean, {}, window, {0, -1, 0}, {}});
+  broken("pool", PoolParams{Pooling::mean, {}, window, {}, {0, 0, INT32_MAX}});
 }
 
 TEST_CASE("elementwise programs") {

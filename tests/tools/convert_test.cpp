@@ -47,6 +47,10 @@ Graph every_operator() {
   const ValueId decay =
       g.map(Step::f_div, {g.map(Step::i_to_f, {distance}), g.map(Step::i_to_f, {g.add(Size{tokens}, {})})});
   const ValueId weights = g.add(Softmax{2}, {g.map(Step::f_fma, {g.map(Step::f_tanh, {scores}), g.scalar(2), decay})});
+  const ValueId wide =
+      g.add(Conv{{{3, 1, 1, 1, 1}}, 2, Activation::relu}, {y, g.constant({3, 12, 32}), g.constant({32})});
+  const ValueId deep = g.add(Conv{{{3, 1, 2, 4, 0}}, 32}, {wide, g.weights({3, 1, 32})});
+  g.output(g.add(Pool{Pooling::max, {{2, 2}}}, {deep}));
   g.output(weights);
   g.output(g.add(Reduce{Reduction::mean, {1}, false}, {g.add(Matmul{}, {weights, y})}));
   g.output(g.add(Pad{{0, 0, 1}, {0, 1, 0}, -1}, {state}));

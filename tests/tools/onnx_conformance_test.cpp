@@ -113,6 +113,9 @@ TEST_CASE("ONNX's operator tests") {
     if (in != "in") continue;
     std::set<std::string> set_operands;
     for (std::istringstream list(operands); list >> operand;) set_operands.insert(operand);
+    // What models hold as constants, and heed takes only so.
+    if (name.find("conv") != std::string::npos) set_operands.insert({"W", "weight"});
+    if (name.find("scatternd") != std::string::npos) set_operands.insert("indices");
     try {
       const std::string wrong = failure(cases / "node" / name, set_operands);
       passed += wrong.empty();
@@ -125,7 +128,7 @@ TEST_CASE("ONNX's operator tests") {
     }
   }
   MESSAGE(passed << " cases pass, " << refused << " are refused");
-  CHECK(passed >= 972);  // never fewer than there were
+  CHECK(passed >= 1048);  // never fewer than there were
 }
 
 }  // namespace

@@ -623,6 +623,53 @@ class Evaluation {
     return results;
   }
 
+  std::vector<Literal> operator()(const Conv& op) const {
+    const Literal &w = *inputs_[1], *bias = optional(2), *residual = optional(3);
+    Sizes dims = positions(op.axes, false);
+    const int64_t channels = w.dims[w.dims.size() - 2], outputs = w.dims.back(), own = outputs / op.groups;
+    dims.push_back(outputs);
+    std::vector<float> values(static_cast<size_t>(product(dims)));
+    std::vector<double> sums(static_cast<size_t>(outputs));
+    for (int64_t position = 0; position < static_cast<int64_t>(values.size()) / outputs; ++position) {
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for_each_tap(op.axes, dims, position, [&](int64_t tap, int64_t at, bool inside) {
+        for (int64_t group = 0; group < op.groups && inside; ++group)
+          for (int64_t c = 0; c < channels; ++c) {
+            const double value = data<float>(x())[at + group * channels + c];
+            const float* weights = data<float>(w) + (tap * channels + c) * outputs;
+            for (int64_t m = group * own; m < (group + 1) * own; ++m)
+              sums[static_cast<size_t>(m)] += value * weights[m];
+          }
+      });
+      for (int64_t m = 0; m < outputs; ++m) {
+        double sum = sums[static_cast<size_t>(m)];
+        if (bias) sum += data<float>(*bias)[m];
+        if (residual) sum += data<float>(*residual)[position * outputs + m];
+        values[static_cast<size_t>(position * outputs + m)] = static_cast<float>(activate(op.activation, sum));
+      }
+    }
+    return {made(dims, std::move(values))};
+  }
+
+  std::vector<Literal> operator()(const Pool& op) const {
+    Sizes dims = positions(op.axes, op.ceil);
+    const int64_t channels = x().dims.back();
+    dims.push_back(channels);
+    std::vector<float> values(static_cast<size_t>(product(dims)));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto [position, c] = std::lldiv(static_cast<long long>(i), channels);
+      double sum = 0, most = -infinity, count = 0;
+      for_each_tap(op.axes, dims, position, [&](int64_t, int64_t at, bool inside, bool in_padding) {
+        count += inside || (op.counts_padding && in_padding);
+        if (!inside) return;
+        sum += data<float>(x())[at + c];
+        most = largest(most, data<float>(x())[at + c]);
+      });
+      values[i] = static_cast<float>(op.kind == Pooling::max ? most : op.kind == Pooling::mean ? sum / count : sum);
+    }
+    return {made(dims, std::move(values))};
+  }
+
   std::vector<Literal> operator()(const Elementwise& op) const {
     const Sizes dims = evaluate_dims(op.dims, dimensions_);
     const auto count = static_cast<size_t>(product(dims));
@@ -685,6 +732,47 @@ class Evaluation {
  private:
   const Literal& x() const { return *inputs_[0]; }
   const Literal* optional(size_t i) const { return i < inputs_.size() ? inputs_[i] : nullptr; }
+
+  // Images and positions of a window over x [N, spatial.., C].
+  Sizes positions(const std::vector<WindowAxis>& axes, bool ceil) const {
+    Sizes dims = {x().dims[0]};
+    for (size_t i = 0; i < axes.size(); ++i) {
+      const int64_t size = x().dims[i + 1] + axes[i].before, room = size + axes[i].after - axes[i].reach();
+      int64_t count = (room + (ceil ? axes[i].stride - 1 : 0)) / axes[i].stride + 1;
+      if (ceil) count = std::min(count, (size - 1) / axes[i].stride + 1);
+      dims.push_back(count);
+    }
+    return dims;
+  }
+
+  // Calls body(tap, offset of its channel 0 in x, inside of x?, [inside of x with its padding?]) for the taps of a
+  // position.
+  template <class Body>
+  void for_each_tap(const std::vector<WindowAxis>& axes, const Sizes& dims, int64_t position, Body&& body) const {
+    Sizes begin(axes.size());
+    int64_t taps = 1;
+    for (size_t i = axes.size(); i-- > 0;) {
+      begin[i] = position % dims[i + 1] * axes[i].stride - axes[i].before;
+      position /= dims[i + 1];
+      taps *= axes[i].kernel;
+    }
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      bool inside = true, in_padding = true;
+      int64_t at = 0, rest = tap, step = x().dims.back();
+      for (size_t i = axes.size(); i-- > 0;) {
+        const int64_t place = begin[i] + rest % axes[i].kernel * axes[i].dilation, size = x().dims[i + 1];
+        inside = inside && place >= 0 && place < size;
+        in_padding = in_padding && place >= -axes[i].before && place < size + axes[i].after;
+        at += place * step;
+        step *= size;
+        rest /= axes[i].kernel;
+      }
+      if constexpr (std::is_invocable_v<Body, int64_t, int64_t, bool, bool>)
+        body(tap, at + position * step, inside, in_padding);
+      else
+        body(tap, at + position * step, inside);
+    }
+  }
 
   static Sizes together(const Sizes& a, const Sizes& b) {
     const Sizes &longer = a.size() >= b.size() ? a : b, &shorter = a.size() >= b.size() ? b : a;

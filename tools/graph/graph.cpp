@@ -157,6 +157,8 @@ std::optional<ValueId> Graph::simplified(const Node& node, const std::vector<Inf
     const bool repeats = only_repeats(node.operation) && count > std::max(largest_operand, largest_repeat);
     const bool long_product = std::holds_alternative<Matmul>(node.operation) &&
                               count > largest_product / std::max<int64_t>(operands[0]->dims.back(), 1);
+    if (std::holds_alternative<Conv>(node.operation) || std::holds_alternative<Pool>(node.operation))
+      return std::nullopt;  // the device computes those fast enough
     if (count > largest_fold || folded_ + count > most_folded + most_folded_of_given * given_ || repeats ||
         long_product)
       return std::nullopt;
@@ -383,9 +385,9 @@ void for_each_expression(Operation& operation, const std::function<void(Expressi
 }
 
 const char* name(const Operation& operation) {
-  static constexpr const char* names[] = {"map",    "iota",      "size",      "reshape",   "transpose",  "slice",
-                                          "expand", "concat",    "pad",       "gather",    "matmul",     "softmax",
-                                          "reduce", "attention", "normalize", "recurrent", "elementwise"};
+  static constexpr const char* names[] = {
+      "map",    "iota",    "size",   "reshape",   "transpose", "slice",     "expand", "concat", "pad",        "gather",
+      "matmul", "softmax", "reduce", "attention", "normalize", "recurrent", "conv",   "pool",   "elementwise"};
   static_assert(std::size(names) == std::variant_size_v<Operation>);
   if (const auto* map = std::get_if<Map>(&operation)) return info(map->step).name;
   return names[operation.index()];

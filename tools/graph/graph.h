@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "kernels/activation.h"
+#include "kernels/conv/conv.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/normalize/normalize.h"
+#include "kernels/pool/pool.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
 #include "tools/graph/expression.h"
@@ -126,6 +128,22 @@ struct Recurrent {  // ONNX's operands x [T, B, I], w [D, G*H, I], r [D, G*H, H]
   bool linear_before_reset;
   int64_t hidden;
 };
+/// What a window does along one spatial axis: kernels/window.h. `before` and `after`: padding.
+struct WindowAxis {
+  int64_t kernel = 1, stride = 1, dilation = 1, before = 0, after = 0;
+  int64_t reach() const { return (kernel - 1) * dilation + 1; }
+};
+struct Conv {  // x [N, spatial.., C], w [taps.., C / groups, M], bias [M]?, residual?: kernels/conv/conv.h
+  std::vector<WindowAxis> axes;
+  int64_t groups = 1;
+  Activation activation = Activation::none;
+};
+struct Pool {  // x [N, spatial.., C]: kernels/pool/pool.h
+  Pooling kind;
+  std::vector<WindowAxis> axes;
+  bool counts_padding = false;  // of the mean
+  bool ceil = false;            // a last window may reach past the padding, if it begins before its end
+};
 /// Several maps as one program (made by the last pass): sources that are tensors are the node's inputs, in order.
 struct Elementwise {
   struct Source {
@@ -141,7 +159,7 @@ struct Elementwise {
 };
 
 using Operation = std::variant<Map, Iota, Size, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax,
-                               Reduce, Attention, Normalize, Recurrent, Elementwise>;
+                               Reduce, Attention, Normalize, Recurrent, Conv, Pool, Elementwise>;
 
 /// A softmax whose result weights a sum, fused or not: what `heed attention` draws. Set by the passes on Softmax and
 /// Attention nodes.

@@ -260,6 +260,51 @@ class Inference {
     return results;
   }
 
+  // Sizes of the spatial axes of x [N, spatial.., C] after a window.
+  Dims windows(const std::vector<WindowAxis>& axes, bool ceil) {
+    const Dims x = dims(0, axes.size() + 2);
+    input(0, Type::f32);
+    Dims result = {x[0]};
+    for (size_t i = 0; i < axes.size(); ++i) {
+      const WindowAxis& axis = axes[i];
+      if (axis.kernel < 1 || axis.stride < 1 || axis.dilation < 1 || axis.before < 0 || axis.after < 0)
+        refuse(fmt::format("a window of size {}, stride {}, dilation {}, padding {} and {}", axis.kernel, axis.stride,
+                           axis.dilation, axis.before, axis.after));
+      const Expression room = x[i + 1] + (axis.before + axis.after - axis.reach());
+      if (room.range(graph_.dimensions).upper < 0)
+        refuse(fmt::format("a window of {} does not fit the shape {} with its padding", axis.reach(), text(x)));
+      Expression size = Expression::divide(room + (ceil ? axis.stride - 1 : 0), axis.stride) + 1;
+      if (ceil) size = Expression::minimum(size, Expression::divide(x[i + 1] + (axis.before - 1), axis.stride) + 1);
+      result.push_back(size.simplify(graph_.dimensions));
+      if (room.range(graph_.dimensions).lower < 0)
+        graph_.constraints.push_back({Constraint::Relation::less_equal, 0, room});
+    }
+    return result;
+  }
+
+  std::vector<Inferred> infer(const Conv& op) {
+    takes(2, 4);
+    Dims result = windows(op.axes, false);
+    const Dims x = input(0).dims, w = input(1, Type::f32).dims;
+    if (w.size() != x.size()) refuse(fmt::format("the weights {} do not fit the shape {}", text(w), text(x)));
+    for (size_t i = 0; i < op.axes.size(); ++i) equal(w[i], op.axes[i].kernel, x, w);
+    const auto outputs = w.back().constant();
+    if (op.groups < 1 || !outputs || *outputs % op.groups != 0)
+      refuse(fmt::format("{} groups do not divide the weights {}", op.groups, text(w)));
+    equal(x.back(), w[w.size() - 2] * op.groups, x, w);
+    result.push_back(w.back());
+    if (has(2)) equal(input(2, Type::f32).dims, {result.back()});
+    if (has(3)) equal(input(3, Type::f32).dims, result);
+    return {{Type::f32, result}};
+  }
+
+  std::vector<Inferred> infer(const Pool& op) {
+    takes(1, 1);
+    Dims result = windows(op.axes, op.ceil);
+    result.push_back(input(0).dims.back());
+    return {{Type::f32, result}};
+  }
+
   std::vector<Inferred> infer(const Elementwise& op) {
     size_t tensors = 0;
     std::vector<Type> sources;

@@ -372,6 +372,87 @@ void gather(Lowering& l) {
   l.result(0, l.add(Gather{axis}, {table.id, index}), table.type);
 }
 
+/// data with the rows that constant indices [.., k] name in its first k axes replaced by updates' [.., rest]. Rows that
+/// fill a box in order are an assignment to a slice: the parts around it and the updates are concatenated. Other rows
+/// are appended and all are picked.
+void scatter_nd(Lowering& l) {
+  const Operand data = l.operand(0);
+  const std::string reduction = l.text("reduction", "none");
+  if (reduction != "none") refuse("attribute 'reduction' = '{}' is not supported, only 'none'", reduction);
+  const Literal indices = l.constant(1);
+  const Dims dims = l.dims(data.id);
+  if (indices.type != Type::i32 || indices.dims.empty()) refuse("indices of shape {}", text(indices.dims));
+  const auto depth = static_cast<size_t>(indices.dims.back());
+  if (depth < 1 || depth > dims.size()) refuse("indices into {} axes of a tensor of rank {}", depth, dims.size());
+  const Dims rest(dims.begin() + static_cast<std::ptrdiff_t>(depth), dims.end());
+  std::vector<int64_t> sizes;
+  for (size_t i = 0; i < depth; ++i) {
+    const auto size = dims[i].constant();
+    if (!size) refuse("axis {} that is indexed is of size {}, which is not known", i, dims[i].text());
+    sizes.push_back(*size);
+  }
+  const auto rows = static_cast<size_t>(indices.count()) / depth;
+  if (rows == 0) {
+    l.ignore_operand(2);
+    l.result(0, data.id, data.type);
+    return;
+  }
+  std::vector<int64_t> places(indices.integers().begin(), indices.integers().end());
+  std::vector<int64_t> low(sizes), high(depth, 0);
+  for (size_t i = 0; i < places.size(); ++i) {
+    const int64_t size = sizes[i % depth];
+    if (places[i] < -size || places[i] >= size) refuse("index {} of an axis of size {}", places[i], size);
+    if (places[i] < 0) places[i] += size;
+    low[i % depth] = std::min(low[i % depth], places[i]);
+    high[i % depth] = std::max(high[i % depth], places[i] + 1);
+  }
+  std::vector<int64_t> box(depth);
+  std::transform(high.begin(), high.end(), low.begin(), box.begin(), std::minus<>());
+  const auto in_order = [&] {
+    for (size_t row = 0; row < rows; ++row) {
+      auto left = static_cast<int64_t>(row);
+      for (size_t i = depth; i-- > 0; left /= box[i])
+        if (places[row * depth + i] != low[i] + left % box[i]) return false;
+      if (left != 0) return false;
+    }
+    return true;
+  };
+  const bool is_box =
+      std::accumulate(box.begin(), box.end(), int64_t{1}, std::multiplies<>()) == static_cast<int64_t>(rows);
+  const auto with_rest = [&](std::vector<int64_t> front) {
+    Dims result(front.begin(), front.end());
+    result.insert(result.end(), rest.begin(), rest.end());
+    return result;
+  };
+  if (is_box && in_order()) {
+    ValueId y = l.reshape(l.value(2), with_rest(box));
+    for (size_t i = depth; i-- > 0;) {
+      ValueId around = data.id;  // as wide as the box along the axes before this one
+      for (size_t k = 0; k < i; ++k) around = l.slice(around, static_cast<int>(k), low[k], box[k]);
+      const auto axis = static_cast<int>(i);
+      std::vector<ValueId> parts;
+      if (low[i] > 0) parts.push_back(l.slice(around, axis, 0, low[i]));
+      parts.push_back(y);
+      if (high[i] < sizes[i]) parts.push_back(l.slice(around, axis, high[i], sizes[i] - high[i]));
+      y = l.add(Concat{axis}, parts);
+    }
+    l.result(0, y, data.type);
+    return;
+  }
+  const int64_t all = std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+  std::vector<int64_t> picked(static_cast<size_t>(all));
+  std::iota(picked.begin(), picked.end(), 0);
+  for (size_t row = 0; row < rows; ++row) {
+    int64_t place = 0;
+    for (size_t i = 0; i < depth; ++i) place = place * sizes[i] + places[row * depth + i];
+    picked[static_cast<size_t>(place)] = all + static_cast<int64_t>(row);
+  }
+  const ValueId both = l.add(Concat{0}, {l.reshape(data.id, with_rest({all})),
+                                         l.reshape(l.value(2), with_rest({static_cast<int64_t>(rows)}))});
+  const ValueId index = l.graph.constant(l.name, Literal::of({all}, std::move(picked)));
+  l.result(0, l.reshape(l.add(Gather{0}, {both, index}), dims), data.type);
+}
+
 /// values = [off, on]; y = on where the index is the position along the new axis.
 void one_hot(Lowering& l) {
   const Operand index = l.operand(0);
@@ -465,6 +546,7 @@ constexpr LoweringRow rows[] = {
     {"", "Pad", 11, pad},
     {"", "Range", 11, range},
     {"", "Reshape", 5, reshape},
+    {"", "ScatterND", 11, scatter_nd},
     {"", "Shape", 1, shape},
     {"", "Size", 1, size},
     {"", "Slice", 10, slice},

@@ -188,5 +188,6 @@ std::span<const LoweringRow> map_lowerings();
 std::span<const LoweringRow> shape_lowerings();
 std::span<const LoweringRow> sum_lowerings();
 std::span<const LoweringRow> sequence_lowerings();
+std::span<const LoweringRow> window_lowerings();
 
 }  // namespace heed::tools

@@ -86,6 +86,18 @@ Result neutral_operands(Graph& graph, ValueId out) {
   }
 }
 
+// (x + c) + d is x + (c + d).
+Result constant_sums(Graph& graph, ValueId out) {
+  const auto* outer = operands_of(graph, out, Step::f_add);
+  if (outer == nullptr || !graph.value((*outer)[1]).constant || !read_once(graph, (*outer)[0])) return std::nullopt;
+  const ValueId sum = (*outer)[0], d = (*outer)[1];
+  const auto* inner = operands_of(graph, sum, Step::f_add);
+  if (inner == nullptr || !graph.value((*inner)[1]).constant || !alone(graph, out, sum)) return std::nullopt;
+  const ValueId x = (*inner)[0], c = (*inner)[1];
+  const Builder build(graph, out, {sum});
+  return build.map(Step::f_add, {x, build.map(Step::f_add, {c, d})});
+}
+
 Result powers(Graph& graph, ValueId out) {
   const auto* operands = operands_of(graph, out, Step::f_pow);
   if (operands == nullptr) return std::nullopt;
@@ -339,7 +351,30 @@ Result views_of_views(Graph& graph, ValueId out) {
   return std::nullopt;
 }
 
-// A view that every operand of a map shares, numbers aside, is taken of the result instead.
+// x as the operand of a map before its result is transposed; nothing where that would move elements of x, which are
+// not known yet.
+Result turned_back(Graph& graph, ValueId out, ValueId x, const std::vector<int>& permutation) {
+  Dims dims = graph.value(x).dims;
+  if (dims.size() > permutation.size()) return std::nullopt;
+  dims.insert(dims.begin(), permutation.size() - dims.size(), 1);
+  std::vector<int> back(permutation.size());
+  for (size_t i = 0; i < back.size(); ++i) back[static_cast<size_t>(permutation[i])] = static_cast<int>(i);
+  Dims result;
+  int last = -1;
+  bool moves = false;
+  for (const int axis : back) {
+    result.push_back(dims[static_cast<size_t>(axis)]);
+    if (result.back().is_constant(1)) continue;
+    moves = moves || axis < last;
+    last = axis;
+  }
+  const Builder build(graph, out);
+  if (!moves) return build.reshape(x, result);
+  if (!graph.value(x).constant) return std::nullopt;
+  return build.transpose(build.reshape(x, dims), back);
+}
+
+// A view that every operand of a map shares, what costs nothing to turn aside, is taken of the result instead.
 Result views_sink_below_maps(Graph& graph, ValueId out) {
   const Map* map = made_by<Map>(graph, out);
   if (map == nullptr) return std::nullopt;
@@ -371,13 +406,67 @@ Result views_sink_below_maps(Graph& graph, ValueId out) {
     const bool one =
         count(value.dims).is_constant(1) && value.dims.size() <= (permutation ? dims.size() : inner_dims->size());
     const bool row = same_last && value.constant && value.dims.size() == 1 && value.dims[0] == dims.back();
-    if (!view && !one && !row) return std::nullopt;
-    inner.push_back(view ? producer(graph, id)->inputs[0] : id);
+    Result turned;
+    if (permutation && !view && !one) turned = turned_back(graph, out, id, *permutation);
+    if (!view && !one && !row && !turned) return std::nullopt;
+    inner.push_back(view ? producer(graph, id)->inputs[0] : turned.value_or(id));
     if (view) views.push_back(id);
   }
   const ValueId result = Builder(graph, out).map(step, inner);
   const Builder view(graph, views.front(), views);  // keeps its name
   return permutation ? view.transpose(result, *permutation) : view.reshape(result, dims);
+}
+
+// What moves no element along an axis, or treats axes alike, is done before a transpose.
+Result transposes_sink(Graph& graph, ValueId out) {
+  const Node* node = producer(graph, out);
+  if (node == nullptr || node->inputs.empty()) return std::nullopt;
+  const ValueId first = node->inputs[0];
+  const auto* transpose = made_by<Transpose>(graph, first);
+  if (transpose == nullptr) return std::nullopt;
+  std::vector<int> permutation = transpose->permutation;
+  const std::vector<ValueId> operands = node->inputs;
+  Operation operation = node->operation;
+  const auto from = [&](size_t axis) { return static_cast<size_t>(permutation[axis]); };
+  const auto turned = [&](auto& list) {
+    auto result = list;
+    for (size_t i = 0; i < list.size(); ++i) result[from(i)] = list[i];
+    list = result;
+  };
+  std::vector<ValueId> inner = {producer(graph, first)->inputs[0]}, views = {first};
+  if (auto* slice = std::get_if<Slice>(&operation)) {
+    turned(slice->starts), turned(slice->steps), turned(slice->dims);
+  } else if (auto* pad = std::get_if<Pad>(&operation)) {
+    turned(pad->before), turned(pad->after);
+  } else if (auto* concat = std::get_if<Concat>(&operation)) {
+    concat->axis = permutation[static_cast<size_t>(concat->axis)];
+    for (size_t i = 1; i < operands.size(); ++i) {
+      const auto* other = made_by<Transpose>(graph, operands[i]);
+      const bool alike = other != nullptr && other->permutation == permutation;
+      const Result back =
+          alike ? producer(graph, operands[i])->inputs[0] : turned_back(graph, out, operands[i], permutation);
+      if (!back) return std::nullopt;
+      inner.push_back(*back);
+      if (alike) views.push_back(operands[i]);
+    }
+  } else if (auto* reduce = std::get_if<Reduce>(&operation)) {
+    std::vector<int> left;  // axes of the operand that stay
+    for (size_t i = 0; i < permutation.size(); ++i)
+      if (std::find(reduce->axes.begin(), reduce->axes.end(), static_cast<int>(i)) == reduce->axes.end())
+        left.push_back(permutation[i]);
+    for (int& axis : reduce->axes) axis = permutation[static_cast<size_t>(axis)];
+    std::sort(reduce->axes.begin(), reduce->axes.end());
+    if (!reduce->keep) {
+      std::vector<int> sorted = left;
+      std::sort(sorted.begin(), sorted.end());
+      for (int& axis : left) axis = static_cast<int>(std::find(sorted.begin(), sorted.end(), axis) - sorted.begin());
+      permutation = left;
+    }
+  } else {
+    return std::nullopt;
+  }
+  const ValueId result = Builder(graph, out).add(operation, inner);
+  return Builder(graph, first, views).transpose(result, permutation);  // keeps its name
 }
 
 // Rows of a product with constant weights stay in the shape they came in.
@@ -468,37 +557,49 @@ Result softmax_last(Graph& graph, ValueId out) {
   return build.transpose(build.add(Softmax{rank - 1, log}, {build.transpose(x, swap)}), swap);
 }
 
-// A number times a product with constant weights is in the weights.
+// A product with constant weights (and a bias) times a number, or a number for each of its columns, has that in its
+// weights.
 Result scales_into_weights(Graph& graph, ValueId out) {
-  const auto times = scaled(graph, out);
-  if (!times || !made_by<Matmul>(graph, times->x) || !read_once(graph, times->x)) return std::nullopt;
-  const Matmul op = *made_by<Matmul>(graph, times->x);
-  const Node& node = *producer(graph, times->x);
-  const ValueId weights = node.inputs[1], x = node.inputs[0];
-  if (op.activation != Activation::none || node.inputs.size() > 2 || !graph.value(weights).constant)
+  ValueId x = no_value, factor = no_value;
+  const Dims dims = graph.value(out).dims;
+  if (const auto times = scaled(graph, out)) {
+    x = times->x;
+  } else if (const auto* operands = operands_of(graph, out, Step::f_mul)) {
+    const Value& value = graph.value((*operands)[1]);
+    if (!value.constant || !(count(value.dims) == dims.back()) || !(value.dims.back() == dims.back()))
+      return std::nullopt;
+    x = (*operands)[0];
+    factor = (*operands)[1];
+  } else {
     return std::nullopt;
-  const Builder build(graph, out, {times->x});
-  return build.add(op, {x, build.map(Step::f_mul, {weights, build.scalar(static_cast<float>(times->factor))})});
+  }
+  ValueId product = x, bias = no_value;
+  if (const auto* sum = operands_of(graph, x, Step::f_add)) product = (*sum)[0], bias = (*sum)[1];
+  if (!is_product(graph, product) || !read_once(graph, product) || !read_once(graph, x)) return std::nullopt;
+  const Operation op = producer(graph, product)->operation;
+  std::vector<ValueId> inputs = producer(graph, product)->inputs;
+  if (activation_of(graph, product) != Activation::none || inputs.size() > 2 || !graph.value(inputs[1]).constant ||
+      !(graph.value(product).dims == dims) || (bias != no_value && !graph.value(bias).constant))
+    return std::nullopt;
+  const Builder build(graph, out, {x, product});
+  if (factor == no_value) factor = build.scalar(static_cast<float>(scaled(graph, out)->factor));
+  if (!graph.value(factor).dims.empty()) factor = build.reshape(factor, {dims.back()});
+  inputs[1] = build.map(Step::f_mul, {inputs[1], factor});
+  const ValueId y = build.add(op, inputs);
+  return bias == no_value ? y : build.map(Step::f_add, {y, build.map(Step::f_mul, {bias, factor})});
 }
 
 using Rewrite = Result (*)(Graph& graph, ValueId out);
 constexpr Rewrite rewrites[] = {
-    constants_last,
-    neutral_operands,
-    powers,
-    reciprocals,
-    negations,
-    means_and_squares,
-    reductions_of_one,
-    booleans,
-    functions_of_booleans,
-    views_of_views,
-    views_sink_below_maps,
-    reshapes_sink_below_products,
-    needless_expands,
-    regular_gathers,
-    softmax_last,
-    scales_into_weights,
+    constants_last,    neutral_operands,
+    constant_sums,     powers,
+    reciprocals,       negations,
+    means_and_squares, reductions_of_one,
+    booleans,          functions_of_booleans,
+    views_of_views,    views_sink_below_maps,
+    transposes_sink,   reshapes_sink_below_products,
+    needless_expands,  regular_gathers,
+    softmax_last,      scales_into_weights,
 };
 
 // --- Whole graph -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-/// What follows a matrix product and fits its epilogue; weighted sums that are matrix products.
+/// What follows a matrix product or convolution and fits its epilogue; weighted sums that are matrix products.
 #include <algorithm>
 
 #include "tools/passes/pattern.h"
@@ -27,13 +27,13 @@ Activation activation_of(Step step) {
 
 // a b (+ bias) (+ residual), read from the end of the sums.
 struct Product {
-  ValueId matmul = no_value, bias = no_value, residual = no_value;
+  ValueId product = no_value, bias = no_value, residual = no_value;
 };
 
 std::optional<Product> read_sums(const Graph& graph, ValueId id) {
-  if (const auto* matmul = made_by<Matmul>(graph, id)) {
+  if (is_product(graph, id)) {
     const std::vector<ValueId>& inputs = producer(graph, id)->inputs;
-    if (matmul->activation != Activation::none) return std::nullopt;
+    if (activation_of(graph, id) != Activation::none) return std::nullopt;
     return Product{id, inputs.size() > 2 ? inputs[2] : no_value, inputs.size() > 3 ? inputs[3] : no_value};
   }
   const auto* sum = operands_of(graph, id, Step::f_add);
@@ -73,14 +73,15 @@ std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Mis
   const auto found = read_sums(graph, sums);
   if (!found) return std::nullopt;
   const Builder build(graph, root);
-  std::vector<ValueId> inputs = producer(graph, found->matmul)->inputs;
+  const Operation product = with_activation(producer(graph, found->product)->operation, activation);
+  std::vector<ValueId> inputs = producer(graph, found->product)->inputs;
   inputs.resize(2);
   if (found->bias != no_value)
     inputs.push_back(build.reshape(found->bias, {build.dims(root).back()}));
   else if (found->residual != no_value)
     inputs.push_back(no_value);
   if (found->residual != no_value) inputs.push_back(found->residual);
-  return build.add(Matmul{activation}, inputs);
+  return build.add(product, inputs);
 }
 
 // sum over t of w[.., t, 1] * x[.., t, c] is w' x.

@@ -40,7 +40,8 @@ std::vector<std::string> install(Graph& graph, ValueId before, ValueId after, No
   for (const NodeId id : old) {
     if (!graph.node(id).dead) {
       const Operation& operation = graph.node(id).operation;
-      const bool heavy = std::holds_alternative<Matmul>(operation) || std::holds_alternative<Softmax>(operation);
+      const bool heavy = std::holds_alternative<Matmul>(operation) || std::holds_alternative<Conv>(operation) ||
+                         std::holds_alternative<Softmax>(operation);
       if (heavy && main >= 0 && std::find(needed.begin(), needed.end(), id) == needed.end()) kept = id;
       continue;
     }

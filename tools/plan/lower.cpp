@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -235,7 +236,7 @@ class Lowering {
     } else if (as<Matmul>(node) && graph_.value(node.inputs[1]).constant) {
       if (!rows_merge(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
       if (operand(node, 3) != no_value && !rows_merge(expected(node.inputs[3]))) claim_dense(node.inputs[3]);
-    } else if (as<Normalize>(node) || as<Recurrent>(node)) {
+    } else if (as<Normalize>(node) || as<Recurrent>(node) || as<Conv>(node) || as<Pool>(node)) {
       if (!last_is_packed(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
     }
   }
@@ -672,6 +673,93 @@ class Lowering {
     add(OperatorKind::recurrent, node.name, node.absorbed, params,
         {packed(*places.inputs[0], node), w, r, b, state(4), state(5)}, places.outputs,
         steps * batch * (directions * gates * op.hidden) * (inputs + op.hidden));
+  }
+
+  std::span<const float> constant_weights(const Node& node) const {
+    const Value& weights = graph_.value(node.inputs[1]);
+    if (!weights.constant)
+      throw Error(Fault::model, fmt::format("node '{}': the weights '{}' of a convolution are not constant", node.name,
+                                            weights.name));
+    return weights.constant->floats();
+  }
+
+  /// The spatial axes as depth, height and width: those of size 1 go, and such come in front where there are too few.
+  /// `views`: [N, spatial.., C].
+  static std::array<WindowAxis, 3> spatial(const Node& node, const std::vector<WindowAxis>& axes,
+                                           const std::vector<View*>& views) {
+    std::vector<size_t> kept;
+    for (size_t i = 0; i < axes.size(); ++i) {
+      const bool one = std::all_of(views.begin(), views.end(), [&](View* v) { return v->dims[i + 1].is_constant(1); });
+      if (!one || axes[i].kernel != 1 || axes[i].before != 0) kept.push_back(i);
+    }
+    if (kept.size() > 3)
+      throw Error(Fault::model,
+                  fmt::format("node '{}': a window over {} axes; at most 3 run on the device", node.name, kept.size()));
+    std::array<WindowAxis, 3> result;
+    const size_t front = 3 - kept.size();
+    for (size_t k = 0; k < kept.size(); ++k) result[front + k] = axes[kept[k]];
+    for (View* view : views) {
+      const View whole = *view;
+      view->dims.assign(5, 1);
+      view->strides.assign(5, 1);
+      const auto place = [&](size_t to, size_t from) {
+        view->dims[to] = whole.dims[from];
+        view->strides[to] = whole.strides[from];
+      };
+      place(0, 0);
+      for (size_t k = 0; k < kept.size(); ++k) place(1 + front + k, 1 + kept[k]);
+      place(4, whole.dims.size() - 1);
+    }
+    return result;
+  }
+
+  static Window window_of(const std::array<WindowAxis, 3>& axes) {
+    Window window{};
+    for (size_t i = 0; i < 3; ++i) {
+      window.kernel[i] = static_cast<int32_t>(axes[i].kernel);
+      window.strides[i] = static_cast<int32_t>(axes[i].stride);
+      window.dilations[i] = static_cast<int32_t>(axes[i].dilation);
+      window.before[i] = static_cast<int32_t>(axes[i].before);
+    }
+    return window;
+  }
+
+  void lower(const Conv& op, Places& places) {
+    const Node& node = places.node;
+    const std::span<const float> weights = constant_weights(node);
+    View x = packed(*places.inputs[0], node), y = *places.outputs[0];
+    const Optional bias = places.inputs.size() > 2 && places.inputs[2] ? packed(*places.inputs[2], node) : Optional();
+    Optional residual = places.inputs.size() > 3 ? Optional(packed(*places.inputs[3], node)) : Optional();
+    std::vector<View*> views{&x, &y};
+    if (residual) views.push_back(&*residual);
+    const int64_t channels = *x.dims.back().constant(), outputs = *y.dims.back().constant();
+    const Expression macs = count(y.dims) * (static_cast<int64_t>(weights.size()) / outputs);
+    const bool depthwise = op.groups > 1 && op.groups == channels && op.groups == outputs;
+    // Windows that reach outside share tiles and scratch up to a few full tiles.
+    const bool reaches_out = std::any_of(op.axes.begin(), op.axes.end(),
+                                         [](const WindowAxis& axis) { return axis.before > 0 || axis.after > 0; });
+    const int64_t width = y.dims[y.dims.size() - 2].range(graph_.dimensions).upper;
+    const auto block = static_cast<uint8_t>(reaches_out && !depthwise ? std::clamp<int64_t>(width, 1, 12) : 0);
+    const int64_t k = static_cast<int64_t>(weights.size()) / outputs;
+    const std::string name = graph_.value(node.inputs[1]).name;
+    const View w = depthwise ? constant_view(name, Type::f32, {k, channels},
+                                             bytes_of(std::vector<float>(weights.begin(), weights.end())))
+                             : constant_view(name, Type::f32, {op.groups * ((outputs / op.groups + 15) / 16), k, 16},
+                                             bytes_of(conv_panels(weights, k, outputs, op.groups)));
+    const Window window = window_of(spatial(node, op.axes, views));
+    const ConvParams params{op.activation, depthwise, block, 0, static_cast<int32_t>(op.groups), window};
+    add(OperatorKind::conv, node.name, node.absorbed, params, {x, w, bias, residual}, {y}, macs);
+  }
+
+  void lower(const Pool& op, Places& places) {
+    View x = packed(*places.inputs[0], places.node), y = *places.outputs[0];
+    const std::array<WindowAxis, 3> axes = spatial(places.node, op.axes, {&x, &y});
+    PoolParams params{op.kind, {}, window_of(axes), {}, {}};
+    for (size_t i = 0; i < 3 && op.counts_padding; ++i) {
+      params.count_before[i] = static_cast<int32_t>(axes[i].before);
+      params.count_after[i] = static_cast<int32_t>(axes[i].after);
+    }
+    add(OperatorKind::pool, places.node.name, places.node.absorbed, params, {x}, {y}, 0);
   }
 
   /// Steps of a recurrent layer whose input product is computed at once. Some 32 rows hide the reading of the weights,

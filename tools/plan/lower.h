@@ -15,10 +15,12 @@
 #include <vector>
 
 #include "kernels/attention/attention.h"
+#include "kernels/conv/conv.h"
 #include "kernels/copy/copy.h"
 #include "kernels/gather/gather.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/operator.h"
+#include "kernels/pool/pool.h"
 #include "kernels/softmax/softmax.h"
 #include "tools/graph/graph.h"
 #include "tools/plan/view.h"
@@ -44,8 +46,9 @@ struct AttentionLowered {
   Expression offset;
 };
 
-using LoweredParams = std::variant<Elementwise, CopyParams, GatherParams, MatmulParams, AttentionLowered,
-                                   NormalizeParams, SoftmaxParams, ReduceParams, RecurrentParams>;
+using LoweredParams =
+    std::variant<Elementwise, CopyParams, GatherParams, MatmulParams, AttentionLowered, NormalizeParams, SoftmaxParams,
+                 ReduceParams, RecurrentParams, ConvParams, PoolParams>;
 
 struct LoweredOperator {
   OperatorKind kind;
@@ -82,8 +85,8 @@ struct Lowered {
   std::vector<Mark> marks;
 };
 
-/// Throws Error(model) for what no heed operator computes: weights of a recurrent layer that are not constant, integers
-/// beyond 32 bits, operands over rank 8.
+/// Throws Error(model) for what no heed operator computes: weights of a recurrent layer or convolution that are not
+/// constant, integers beyond 32 bits, operands over rank 8.
 Lowered lower(Graph graph);
 
 }  // namespace heed::tools

@@ -19,11 +19,17 @@ std::vector<int64_t> gate_order(Cell cell) {
 }  // namespace
 
 std::vector<float> matmul_panels(std::span<const float> b, int64_t k, int64_t n) {
-  std::vector<float> packed(static_cast<size_t>((n + 15) / 16 * 16 * k));
+  return conv_panels(b, k, n, 1);
+}
+
+std::vector<float> conv_panels(std::span<const float> w, int64_t k, int64_t outputs, int64_t groups) {
+  const int64_t own = outputs / groups, panels = (own + 15) / 16;
+  std::vector<float> packed(static_cast<size_t>(groups * panels * 16 * k));
   for (int64_t row = 0; row < k; ++row)
-    for (int64_t column = 0; column < n; ++column)
-      packed[static_cast<size_t>(((column / 16) * k + row) * 16 + column % 16)] =
-          b[static_cast<size_t>(row * n + column)];
+    for (int64_t m = 0; m < outputs; ++m) {
+      const int64_t panel = m / own * panels + m % own / 16;
+      packed[static_cast<size_t>((panel * k + row) * 16 + m % own % 16)] = w[static_cast<size_t>(row * outputs + m)];
+    }
   return packed;
 }
 

@@ -11,6 +11,9 @@ namespace heed::tools {
 /// [K, N] row-major -> [ceil(N / 16)][K][16] (kernels/matmul/matmul.h).
 std::vector<float> matmul_panels(std::span<const float> b, int64_t k, int64_t n);
 
+/// [K, M] row-major, M in groups -> [groups * ceil(M / groups / 16)][K][16] (kernels/conv/conv.h).
+std::vector<float> conv_panels(std::span<const float> w, int64_t k, int64_t outputs, int64_t groups);
+
 /// A recurrent layer's w or r: [D][gates * H][columns] in ONNX's order of gates -> [D][U / 16][gates][columns][16]
 /// (kernels/recurrent/recurrent.h).
 std::vector<float> recurrent_panels(std::span<const float> weights, Cell cell, int64_t directions, int64_t hidden,

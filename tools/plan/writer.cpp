@@ -305,6 +305,18 @@ class Writer {
                                    p.chunk)
         .Union();
   }
+  static format::Window window(const Window& w) { return {w.kernel, w.strides, w.dilations, w.before}; }
+  ParamsOffset params(const ConvParams& p) {
+    const format::Window row = window(p.window);
+    return format::CreateConv(*builder_, static_cast<format::Activation>(p.activation), p.depthwise != 0, p.block,
+                              p.groups, &row)
+        .Union();
+  }
+  ParamsOffset params(const PoolParams& p) {
+    const format::Window row = window(p.window);
+    const format::Counted counted(p.count_before, p.count_after);
+    return format::CreatePool(*builder_, static_cast<format::Pooling>(p.kind), &row, &counted).Union();
+  }
 
   const Lowered& lowered_;
   const Plan& plan_;

@@ -1,0 +1,70 @@
+#pragma once
+/// What follows the sums of a register tile (matmul, conv), for <op>.simd.cpp files:
+/// y = activation(sum + bias + residual).
+#include "kernels/activation.h"
+#include "kernels/matmul/tile.h"
+
+#include "kernels/math.h"
+
+namespace heed::HEED_ISA {
+namespace {
+
+struct Epilogue {
+  const float* bias;      // [n] or null
+  const float* residual;  // [rows, n] or null
+  float* y;               // [rows, n]
+  int n;
+  ptrdiff_t residual_row, y_row;
+  Activation activation;
+
+  /// The tile whose first output is y[row, column]; columns past n are dropped.
+  template <int rows, int vectors>
+  HEED_INLINE void store(const Tile<rows, vectors>& tile, int row, int column) const;
+};
+
+/// y = activation(x + residual) for a block of outputs; x [rows][x_row] holds sums and biases, and may be y itself.
+template <Activation activation>
+void finish(const Epilogue& to, const float* x, ptrdiff_t x_row, int row, int rows, int column, int columns) {
+  for (int r = row; r < row + rows; ++r, x += x_row) {
+    const float* residual = to.residual == nullptr ? nullptr : to.residual + r * to.residual_row + column;
+    float* y = to.y + r * to.y_row + column;
+    int i = 0;
+    for (; i + W <= columns; i += W) {
+      F v = load(x + i);
+      if (residual != nullptr) v = v + load(residual + i);
+      HEED_ISA::store(y + i, activate<activation>(v));
+    }
+    if (const int left = columns - i; left > 0) {
+      F v = load_first(x + i, left);
+      if (residual != nullptr) v = v + load_first(residual + i, left);
+      store_first(y + i, activate<activation>(v), left);
+    }
+  }
+}
+
+using Finish = void (*)(const Epilogue&, const float*, ptrdiff_t, int, int, int, int);
+constexpr Finish finish_of[activation_count] = {
+    finish<Activation::none>, finish<Activation::relu>,    finish<Activation::gelu>, finish<Activation::gelu_tanh>,
+    finish<Activation::silu>, finish<Activation::sigmoid>, finish<Activation::tanh>};
+
+template <int rows, int vectors>
+HEED_INLINE void Epilogue::store(const Tile<rows, vectors>& tile, int row, int column) const {
+  const int left = n - column, columns = left < vectors * W ? left : vectors * W;
+  // Nearly always straight to y; an epilogue in each tile would be much code, so what is more follows in a pass over
+  // L1.
+  const bool straight = columns == vectors * W && residual == nullptr;
+  alignas(64) float sums[rows * vectors * W];
+  float* to = straight ? y + row * y_row + column : sums;
+  const ptrdiff_t to_row = straight ? y_row : vectors * W;
+  unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+    F b = splat(-0.0f);  // which changes nothing
+    if (bias != nullptr) b = load_first(bias + column + v * W, left - v * W);
+    unroll<rows>([&](auto r)
+                     HEED_INLINE_LAMBDA { HEED_ISA::store(to + r * to_row + v * W, tile.sum[r * vectors + v] + b); });
+  });
+  if (straight && activation == Activation::none) return;
+  finish_of[static_cast<int>(activation)](*this, to, to_row, row, rows, column, columns);
+}
+
+}  // namespace
+}  // namespace heed::HEED_ISA
