@@ -1,7 +1,7 @@
 #pragma once
 #include <utility>
 
-/// Before a helper of the per-instruction-set files: it must vanish into its caller (see simd.h).
+/// Before a helper that per-instruction-set files use: it must vanish into its caller (see simd.h).
 #define HEED_INLINE inline __attribute__((always_inline))
 /// After the parameter list of a lambda, to the same end.
 #define HEED_INLINE_LAMBDA __attribute__((always_inline))

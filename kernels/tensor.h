@@ -2,13 +2,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/inline.h"
+
 namespace heed {
 
 /// Element types on the device.
 enum class Type : uint8_t { f32, i32, boolean, i8, u8 };
 
 /// Bytes of one element.
-constexpr uint32_t size_of(Type type) { return type == Type::f32 || type == Type::i32 ? 4 : 1; }
+HEED_INLINE constexpr uint32_t size_of(Type type) { return type == Type::f32 || type == Type::i32 ? 4 : 1; }
 
 const char* name(Type type);
 
@@ -38,7 +40,7 @@ struct Tensor {
 };
 
 /// Product of the dimensions, at most max_elements in shapes that reach a kernel.
-inline int64_t element_count(const Shape& shape) {
+HEED_INLINE int64_t element_count(const Shape& shape) {
   int64_t count = 1;
   for (int axis = 0; axis < shape.rank; ++axis) count *= shape.dims[axis];
   return count;

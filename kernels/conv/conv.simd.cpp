@@ -163,65 +163,111 @@ void dense(const ConvArgs& args) {
 
 inline constexpr int depthwise_rows = W == 16 ? 8 : 4;
 
-/// `rows` positions from `position` on, `vectors` vectors of channels from `channel` on; `whole`: all of them exist.
-/// With `edge` (one row) a tap may lie outside.
-template <int rows, int vectors, bool whole, bool edge>
-void depthwise_tile(const ConvArgs& args, int32_t position, int32_t channel) {
-  const WindowLine& line = args.line;
-  const Window& window = args.params.window;
-  const int left = args.channels - channel;
-  const auto read = [&](const float* p, auto v) HEED_INLINE_LAMBDA {
-    if constexpr (whole) return load(p + v * W);
-    return load_first(p + v * W, left - v * W);
-  };
-  const int64_t begin = int64_t{position} * window.strides[2] - window.before[2];
-  const auto row_step = static_cast<ptrdiff_t>(window.strides[2] * line.steps[2]);
-  const float* w = args.w + channel;
-  Tile<rows, vectors> tile;
-  for (int32_t d = 0; d < window.kernel[0]; ++d) {
-    for (int32_t h = 0; h < window.kernel[1]; ++h) {
-      const int64_t at[2] = {line.origin[0] + int64_t{d} * window.dilations[0],
-                             line.origin[1] + int64_t{h} * window.dilations[1]};
-      const bool outside = edge && (at[0] < 0 || at[0] >= line.size[0] || at[1] < 0 || at[1] >= line.size[1]);
-      const int64_t offset = at[0] * line.steps[0] + at[1] * line.steps[1] + begin * line.steps[2] + channel;
-      for (int32_t v = 0; v < window.kernel[2]; ++v, w += args.channels) {
-        const int64_t shift = int64_t{v} * window.dilations[2];
-        const bool gone = edge && (outside || begin + shift < 0 || begin + shift >= line.size[2]);
-        unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA {
-          const F weights = read(w, j);
-          unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
-            const F x = gone ? zero() : read(line.x + offset + shift * line.steps[2] + r * row_step, j);
-            F& sum = tile.sum[r * vectors + j];
-            sum = fma(x, weights, sum);
+/// One line, with what all its tiles need at hand: a tile is a few dozen multiply-adds.
+struct Depthwise {
+  const ConvArgs& args;
+  const Epilogue epilogue;
+  const int32_t depth, height, width;
+  const ptrdiff_t row_step, tap_step, h_step, d_step;
+  const float* const origin;  // what would be tap 0 of position 0; not to be read where it lies outside
+
+  explicit Depthwise(const ConvArgs& args)
+      : args(args),
+        epilogue(epilogue_of(args, 0)),
+        depth(args.params.window.kernel[0]),
+        height(args.params.window.kernel[1]),
+        width(args.params.window.kernel[2]),
+        row_step(static_cast<ptrdiff_t>(args.params.window.strides[2] * args.line.steps[2])),
+        tap_step(static_cast<ptrdiff_t>(args.params.window.dilations[2] * args.line.steps[2])),
+        h_step(static_cast<ptrdiff_t>(args.params.window.dilations[1] * args.line.steps[1])),
+        d_step(static_cast<ptrdiff_t>(args.params.window.dilations[0] * args.line.steps[0])),
+        origin(args.line.x + (args.line.origin[0] * args.line.steps[0] + args.line.origin[1] * args.line.steps[1] -
+                              args.params.window.before[2] * args.line.steps[2])) {}
+
+  /// `rows` positions from `position` on, `vectors` vectors of channels from `channel` on; `whole`: all of them exist.
+  template <int rows, int vectors, bool whole>
+  HEED_INLINE void inside(int32_t position, int32_t channel) const {
+    const int left = args.channels - channel;
+    const float *w = args.w + channel, *x_d = origin + (position * row_step + channel);
+    Tile<rows, vectors> tile;
+    for (int32_t d = 0; d < depth; ++d, x_d += d_step) {
+      const float* x_h = x_d;
+      for (int32_t h = 0; h < height; ++h, x_h += h_step) {
+        const float* x = x_h;
+        for (int32_t v = 0; v < width; ++v, x += tap_step, w += args.channels) {
+          unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA {
+            const F weights = read<whole>(w, j, left);
+            unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+              F& sum = tile.sum[r * vectors + j];
+              sum = fma(read<whole>(x + r * row_step, j, left), weights, sum);
+            });
           });
-        });
+        }
       }
     }
+    epilogue.store(tile, position, channel);
   }
-  epilogue_of(args, position).store(tile, 0, channel);
-}
+
+  /// One position with taps that may lie outside.
+  template <int vectors, bool whole>
+  void edge(int32_t position, int32_t channel) const {
+    const Window& window = args.params.window;
+    const WindowLine& line = args.line;
+    const int left = args.channels - channel;
+    const TapRange d_range = taps_inside(window, 0, line.origin[0], line.size[0]);
+    const TapRange h_range = taps_inside(window, 1, line.origin[1], line.size[1]);
+    const TapRange range =
+        taps_inside(window, 2, int64_t{position} * window.strides[2] - window.before[2], line.size[2]);
+    const float *w = args.w + channel, *x = origin + (position * row_step + channel);
+    Tile<1, vectors> tile;
+    const auto outside = [&](int32_t taps) HEED_INLINE_LAMBDA {
+      for (; taps > 0; --taps, w += args.channels)
+        unroll<vectors>([&](auto j)
+                            HEED_INLINE_LAMBDA { tile.sum[j] = fma(zero(), read<whole>(w, j, left), tile.sum[j]); });
+    };
+    for (int32_t d = 0; d < depth; ++d) {
+      for (int32_t h = 0; h < height; ++h) {
+        const bool gone = d < d_range.first || d >= d_range.last || h < h_range.first || h >= h_range.last;
+        const TapRange taps = gone ? TapRange{width, width} : range;
+        outside(taps.first);
+        for (int32_t v = taps.first; v < taps.last; ++v, w += args.channels) {
+          const float* at = x + (d * d_step + h * h_step + v * tap_step);
+          unroll<vectors>([&](auto j) HEED_INLINE_LAMBDA {
+            tile.sum[j] = fma(read<whole>(at, j, left), read<whole>(w, j, left), tile.sum[j]);
+          });
+        }
+        outside(width - taps.last);
+      }
+    }
+    epilogue.store(tile, position, channel);
+  }
+
+  template <bool whole>
+  HEED_INLINE static F read(const float* p, int vector, int left) {
+    if constexpr (whole) return load(p + vector * W);
+    return load_first(p + vector * W, left - vector * W);
+  }
+};
 
 template <int vectors, bool whole>
-void depthwise_channels(const ConvArgs& args, const Inside& inside, int32_t channel) {
-  const auto edges = [&](int32_t first, int32_t last) {
-    for (; first < last; ++first) depthwise_tile<1, vectors, whole, true>(args, first, channel);
-  };
-  edges(args.line.first, inside.first);
-  int32_t o = inside.first;
+void depthwise_channels(const Depthwise& line, const Inside& inside, int32_t channel) {
+  int32_t o = line.args.line.first;
+  for (; o < inside.first; ++o) line.edge<vectors, whole>(o, channel);
   for (; o + depthwise_rows <= inside.last; o += depthwise_rows)
-    depthwise_tile<depthwise_rows, vectors, whole, false>(args, o, channel);
-  for (; o + 2 <= inside.last; o += 2) depthwise_tile<2, vectors, whole, false>(args, o, channel);
-  if (o < inside.last) depthwise_tile<1, vectors, whole, false>(args, o, channel);
-  edges(inside.last, args.line.last);
+    line.inside<depthwise_rows, vectors, whole>(o, channel);
+  for (; o + 2 <= inside.last; o += 2) line.inside<2, vectors, whole>(o, channel);
+  for (; o < inside.last; ++o) line.inside<1, vectors, whole>(o, channel);
+  for (; o < line.args.line.last; ++o) line.edge<vectors, whole>(o, channel);
 }
 
 void depthwise(const ConvArgs& args) {
   const Inside inside(args);
+  const Depthwise line(args);
   int32_t channel = 0;
   if constexpr (panel_vectors > 1)
-    for (; channel + 16 <= args.channels; channel += 16) depthwise_channels<panel_vectors, true>(args, inside, channel);
-  for (; channel + W <= args.channels; channel += W) depthwise_channels<1, true>(args, inside, channel);
-  if (channel < args.channels) depthwise_channels<1, false>(args, inside, channel);
+    for (; channel + 16 <= args.channels; channel += 16) depthwise_channels<panel_vectors, true>(line, inside, channel);
+  for (; channel + W <= args.channels; channel += W) depthwise_channels<1, true>(line, inside, channel);
+  if (channel < args.channels) depthwise_channels<1, false>(line, inside, channel);
 }
 
 }  // namespace

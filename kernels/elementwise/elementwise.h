@@ -69,7 +69,7 @@ struct Program {
   const Instruction* instructions;
 };
 
-inline Program program_of(const ElementwiseParams& params) {
+HEED_INLINE Program program_of(const ElementwiseParams& params) {
   auto* sources = reinterpret_cast<const Source*>(&params + 1);
   auto* immediates = reinterpret_cast<const uint32_t*>(sources + params.source_count);
   return {sources, immediates, reinterpret_cast<const Instruction*>(immediates + params.immediate_count)};

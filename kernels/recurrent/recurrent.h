@@ -44,7 +44,7 @@ struct RecurrentParams {
   int32_t chunk;   // steps whose input product is held in scratch at once, chosen by the converter
 };
 
-constexpr int gates_of(Cell cell) {
+HEED_INLINE constexpr int gates_of(Cell cell) {
   return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1;
 }
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "kernels/attention/attention.h"
+#include "kernels/conv/conv.h"
 #include "kernels/float_mode.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/recurrent/recurrent.h"
@@ -194,6 +195,35 @@ void add_recurrent(Isa isa, heed::Cell cell, int steps, int batch, int inputs, i
       });
 }
 
+/// One image; `height` 1 is a line. Padding keeps the size where stride is 1.
+void add_conv(Isa isa, int height, int width, int inputs, int outputs, int kernel, int stride, bool depthwise = false) {
+  add(std::string(heed::name(isa)) + (depthwise ? "/depthwise/" : "/conv/") + std::to_string(height) + "x" +
+          std::to_string(width) + "x" + std::to_string(inputs) + "/" + std::to_string(outputs) +
+          "/kernel:" + std::to_string(kernel) + "/stride:" + std::to_string(stride),
+      [=](benchmark::State& state) {
+        const int tall = height == 1 ? 1 : kernel, padding = stride == 1 ? kernel / 2 : 0;
+        const int rows = height == 1 ? 1 : (height + 2 * padding - kernel) / stride + 1;
+        const int columns = (width + 2 * padding - kernel) / stride + 1, taps = tall * kernel;
+        const heed::ConvParams params{heed::Activation::none,
+                                      depthwise,
+                                      static_cast<uint8_t>(padding == 0 || depthwise ? 0 : std::min(columns, 12)),
+                                      0,
+                                      depthwise ? inputs : 1,
+                                      {{1, tall, kernel},
+                                       {1, height == 1 ? 1 : stride, stride},
+                                       {1, 1, 1},
+                                       {0, height == 1 ? 0 : padding, padding}}};
+        Call call(heed::conv_operator, &params, isa);
+        call.input({1, 1, height, width, inputs});
+        if (depthwise)
+          call.input({taps, inputs});
+        else
+          call.input({(outputs + 15) / 16, taps * inputs, 16});
+        call.output({1, 1, rows, columns, outputs});
+        call.measure(state, static_cast<double>(rows) * columns * taps * inputs * (depthwise ? 1 : outputs));
+      });
+}
+
 void add_all(Isa isa) {
   using heed::Activation;
   using heed::Cell;
@@ -212,6 +242,15 @@ void add_all(Isa isa) {
   add_attention(isa, 12, 512, 512, 32, 0, 24);
   add_attention(isa, 4, 5, 5, 16, 0, 5);
   add_attention(isa, 12, 1, 512, 64, 0, 1);
+  add_conv(isa, 1, 508, 512, 512, 5, 1);
+  for (int inputs : {16, 64, 256}) add_conv(isa, 1, 128, inputs, 64, 3, 1);
+  add_conv(isa, 1, 4000, 1, 322, 320, 160);  // short-time Fourier transform
+  add_conv(isa, 1, 640, 1, 258, 256, 128);
+  add_conv(isa, 1, 4, 129, 128, 3, 1);
+  add_conv(isa, 32, 32, 64, 64, 3, 1);
+  add_conv(isa, 64, 64, 3, 16, 3, 2);
+  for (int channels : {16, 24, 161}) add_conv(isa, 1, 64, channels, channels, 5, 1, true);
+  for (int channels : {16, 64}) add_conv(isa, 32, 32, channels, channels, 3, 1, true);
   for (Cell cell : {Cell::lstm, Cell::gru, Cell::rnn})
     for (int batch : {1, 16}) add_recurrent(isa, cell, 5, batch, 64, 64);
   add_recurrent(isa, Cell::lstm, 5, 1, 1, 64);

@@ -143,26 +143,6 @@ TEST_CASE("operators: scratch never wraps") {
   }
 }
 
-TEST_CASE("operators: files of one instruction set share no symbol with others") {
-  const fs::path objects = fs::path(HEED_BINARY_DIR) / "kernels/CMakeFiles";
-  if (!fs::exists(objects) || std::system("command -v nm > /dev/null 2>&1") != 0)
-    return std::puts("skipped: no objects or no nm here"), void();
-  int seen = 0;
-  for (const Isa isa : isas()) {
-    if (isa == Isa::portable) continue;
-    const fs::path folder = objects / ("heed_kernels_" + std::string(name(isa)) + ".dir");
-    if (!fs::exists(folder)) continue;
-    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-      if (entry.path().extension() != ".o") continue;
-      ++seen;
-      // W and V, w and v: weak; u: unique. The linker may keep any one of several such definitions.
-      const std::string command = "nm -C '" + entry.path().string() + "' | grep -E '^[0-9a-f]+ [WVwvu] '";
-      CHECK_MESSAGE(std::system(command.c_str()) != 0, entry.path().filename() << " defines the weak symbols above");
-    }
-  }
-  std::printf("looked at the symbols of %d object files\n", seen);
-}
-
 TEST_CASE("operators: instruction sets below one another") {
   CHECK(below(Isa::avx512vnni) == Isa::avx512);
   CHECK(below(Isa::avx512) == Isa::avx2);

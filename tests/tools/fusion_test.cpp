@@ -561,6 +561,19 @@ TEST_CASE("matmul: what others read stays") {
   CHECK(done.fused("matmul epilogue") == 0);
 }
 
+TEST_CASE("conv: bias, residual and activation are its epilogue") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.input("x", {batch, 6, 9, 4}), residual = w.input("residual", {batch, 6, 9, 8});
+  const ValueId conv = w.add_node(Conv{{{3, 1, 1, 1, 1}, {3, 1, 1, 1, 1}}, 2}, {x, w.weights({3, 3, 2, 8})});
+  w.output(w.one(Step::f_relu, w.add(w.add(conv, w.weights({8})), residual)));
+  Optimised done(w, {{"batch", 2}});
+  CHECK(done.fused("matmul epilogue") == 1);
+  CHECK(done.graph.order().size() == 1);
+  CHECK(done.attributes<Conv>().activation == Activation::relu);
+  CHECK(done.the<Conv>().inputs[3] == residual);
+}
+
 // --- The check -------------------------------------------------------------------------------------------------------
 
 namespace {

@@ -502,6 +502,107 @@ TEST_CASE("recurrent layers") {
         "node 'LSTM_0' (LSTM): operand 7, 'x7' (peepholes), is not supported");
 }
 
+TEST_CASE("convolutions") {
+  const In x = floats({1, 2, 3, 4, 5}, {1, 1, 5}), w = floats({1, 10, 100}, {1, 1, 3});
+  check({"Conv", {x, w}, {}, {1}}, {1, 1, 3}, {321, 432, 543});
+  check({"Conv", {x, w, floats({1000})}, {{"pads", Ints{1, 1}}}, {1}}, {1, 1, 5}, {1210, 1321, 1432, 1543, 1054});
+  check({"Conv", {x, w}, {{"pads", Ints{0, 2}}, {"strides", Ints{2}}}, {1}}, {1, 1, 3}, {321, 543, 5});
+  check({"Conv", {x, w}, {{"dilations", Ints{2}}, {"kernel_shape", Ints{3}}}, {1}}, {1, 1, 1}, {531});
+  check({"Conv", {x, floats({1, 10}, {1, 1, 2})}, {{"auto_pad", "SAME_UPPER"}}, {1}}, {1, 1, 5}, {21, 32, 43, 54, 5});
+  check({"Conv", {x, floats({1, 10}, {1, 1, 2})}, {{"auto_pad", "SAME_LOWER"}}, {1}}, {1, 1, 5}, {10, 21, 32, 43, 54});
+  check({"Conv", {x, w}, {{"auto_pad", "SAME_UPPER"}, {"strides", Ints{2}}}, {1}}, {1, 1, 3}, {210, 432, 54});
+  check({"Conv", {x, w}, {{"auto_pad", "VALID"}}, {1}}, {1, 1, 3}, {321, 432, 543});
+  // One element at a time, every second of them; two groups; two axes.
+  const In pair = floats({1, 2, 3, 4, 5, 6}, {1, 2, 3});
+  check({"Conv", {pair, floats({1, 10}, {1, 2, 1})}, {{"strides", Ints{2}}}, {1}}, {1, 1, 2}, {41, 63});
+  check({"Conv", {pair, floats({1, 10, 2, 20}, {2, 1, 2})}, {{"group", int64_t{2}}}, {1}}, {1, 2, 2},
+        {21, 32, 108, 130});
+  const In image = floats({1, 2, 3, 4, 5, 6}, {1, 1, 2, 3});
+  check({"Conv", {image, floats({1, 10, 100, 1000}, {1, 1, 2, 2})}, {{"pads", Ints{0, 0, 0, 1}}}, {1}}, {1, 1, 1, 3},
+        {5421, 6532, 603});
+
+  CHECK(refusal({"Conv", {x, w}}) ==
+        "node 'Conv_0' (Conv): operand 1, 'x1', the weights, depends on data; it has to be a constant");
+  CHECK(refusal({"Conv", {x, w}, {{"kernel_shape", Ints{2}}}, {1}}) ==
+        "node 'Conv_0' (Conv): attribute 'kernel_shape' = [2] does not fit the weights' [3]");
+  CHECK(refusal({"Conv", {x, w}, {{"strides", Ints{0}}}, {1}}) ==
+        "node 'Conv_0' (Conv): attribute 'strides' holds 0, which is not in 1 to 65536");
+  CHECK(refusal({"Conv", {x, w}, {{"pads", Ints{1}}}, {1}}) ==
+        "node 'Conv_0' (Conv): attribute 'pads' has 1 numbers for 1 spatial axes");
+  CHECK(refusal({"Conv", {x, w}, {{"group", int64_t{2}}}, {1}}) ==
+        "node 'Conv_0' (Conv): 2 groups do not divide 1 channels");
+  CHECK(refusal({"Conv", {floats({1, 2}, {1, 1, 2}), w}, {}, {1}}) ==
+        "node 'Conv_0' (conv): a window of 3 does not fit the shape [1, 2, 1] with its padding");
+}
+
+TEST_CASE("transposed convolutions") {
+  const In x = floats({1, 2}, {1, 1, 2}), w = floats({1, 10, 100}, {1, 1, 3});
+  const auto with = [&](const Attributes& attributes) { return Call{"ConvTranspose", {x, w}, attributes, {1}}; };
+  check(with({}), {1, 1, 4}, {1, 12, 120, 200});
+  check(with({{"pads", Ints{1, 1}}}), {1, 1, 2}, {12, 120});
+  check(with({{"strides", Ints{2}}}), {1, 1, 5}, {1, 10, 102, 20, 200});
+  check(with({{"strides", Ints{2}}, {"pads", Ints{0, 1}}, {"output_padding", Ints{1}}}), {1, 1, 5},
+        {1, 10, 102, 20, 200});
+  check(with({{"strides", Ints{3}}, {"output_shape", Ints{6}}}), {1, 1, 6}, {1, 10, 100, 2, 20, 200});
+  check(with({{"strides", Ints{2}}, {"auto_pad", "SAME_UPPER"}}), {1, 1, 4}, {1, 10, 102, 20});
+  check(with({{"dilations", Ints{2}}}), {1, 1, 6}, {1, 2, 10, 20, 100, 200});
+  check(with({{"strides", Ints{2}}, {"dilations", Ints{3}}}), {1, 1, 9}, {1, 0, 2, 10, 0, 20, 100, 0, 200});
+  check(with({{"strides", Ints{4}}}), {1, 1, 7}, {1, 10, 100, 0, 2, 20, 200});
+  check({"ConvTranspose", {x, w, floats({1000})}, {{"strides", Ints{2}}}, {1}}, {1, 1, 5},
+        {1001, 1010, 1102, 1020, 1200});
+  // Two groups, which take the way of one convolution for each phase.
+  check({"ConvTranspose",
+         {floats({1, 2, 3, 4}, {1, 2, 2}), floats({1, 10, 2, 20}, {2, 1, 2})},
+         {{"strides", Ints{2}}, {"group", int64_t{2}}},
+         {1}},
+        {1, 2, 4}, {1, 10, 2, 20, 6, 60, 8, 80});
+  // Two axes: outer products do not overlap.
+  check({"ConvTranspose",
+         {floats({1, 3}, {1, 1, 2, 1}), floats({1, 10, 100, 1000}, {1, 1, 2, 2})},
+         {{"strides", Ints{2, 2}}},
+         {1}},
+        {1, 1, 4, 2}, {1, 10, 100, 1000, 3, 30, 300, 3000});
+  CHECK(
+      refusal({"ConvTranspose", {x, w}}) ==
+      "node 'ConvTranspose_0' (ConvTranspose): operand 1, 'x1', the weights, depends on data; it has to be a constant");
+}
+
+TEST_CASE("poolings") {
+  const In x = floats({1, -2, 3, 8, 5}, {1, 1, 5});
+  const auto with = [&](Attributes more) {
+    more.emplace_back("kernel_shape", Ints{2});
+    return more;
+  };
+  check({"MaxPool", {x}, with({})}, {1, 1, 4}, {1, 3, 8, 8});
+  check({"MaxPool", {x}, with({{"strides", Ints{2}}, {"ceil_mode", int64_t{1}}})}, {1, 1, 3}, {1, 8, 5});
+  check({"MaxPool", {x}, with({{"pads", Ints{1, 0}}, {"dilations", Ints{2}}})}, {1, 1, 4}, {-2, 3, 8, 5});
+  check({"MaxPool", {integers({1, 9, 3}, {1, 1, 3})}, with({})}, {1, 1, 2}, {9, 9});
+  check({"AveragePool", {x}, with({{"pads", Ints{1, 0}}})}, {1, 1, 5}, {1, -0.5, 0.5, 5.5, 6.5});
+  check({"AveragePool", {x}, with({{"pads", Ints{1, 0}}, {"count_include_pad", int64_t{1}}})}, {1, 1, 5},
+        {0.5, -0.5, 0.5, 5.5, 6.5});
+  check({"LpPool", {x}, with({{"strides", Ints{3}}})}, {1, 1, 2}, {std::sqrt(5), std::sqrt(89)});
+  check({"GlobalMaxPool", {floats({1, 5, 2, 4}, {1, 2, 1, 2})}}, {1, 2, 1, 1}, {5, 4});
+  CHECK(refusal({"MaxPool", {x}, with({}), {}, 20, 2}) ==
+        "node 'MaxPool_0' (MaxPool): output 1, 'y1', is not supported");
+  CHECK(refusal({"MaxPool", {x}}) == "node 'MaxPool_0' (MaxPool): attribute 'kernel_shape' is missing");
+}
+
+TEST_CASE("constant indices say where updates go") {
+  const In x = floats({0, 1, 2, 3, 4, 5}, {3, 2});
+  check({"ScatterND", {x, integers({1}, {1, 1}), floats({8, 9}, {1, 2})}, {}, {1}}, {3, 2}, {0, 1, 8, 9, 4, 5});
+  check({"ScatterND", {x, integers({1, 1, 2, 1}, {2, 2}), floats({8, 9})}, {}, {1}}, {3, 2}, {0, 1, 2, 8, 4, 9});
+  check({"ScatterND", {x, integers({-1, 0}, {2, 1}), floats({6, 7, 8, 9}, {2, 2})}, {}, {1}}, {3, 2},
+        {8, 9, 2, 3, 6, 7});
+  check({"ScatterND", {x, integers({1, 1}, {2, 1}), floats({6, 7, 8, 9}, {2, 2})}, {}, {1}}, {3, 2},
+        {0, 1, 8, 9, 4, 5});
+  CHECK(refusal({"ScatterND", {x, integers({3}, {1, 1}), floats({8, 9}, {1, 2})}, {}, {1}}) ==
+        "node 'ScatterND_0' (ScatterND): index 3 of an axis of size 3");
+  CHECK(refusal({"ScatterND", {x, integers({1}, {1, 1}), floats({8, 9}, {1, 2})}}) ==
+        "node 'ScatterND_0' (ScatterND): operand 1, 'x1', depends on data; it has to be a constant");
+  CHECK(refusal({"ScatterND", {x, integers({1}, {1, 1}), floats({8, 9}, {1, 2})}, {{"reduction", "add"}}, {1}}) ==
+        "node 'ScatterND_0' (ScatterND): attribute 'reduction' = 'add' is not supported, only 'none'");
+}
+
 TEST_CASE("attention") {
   // Scores 0 and log 3: the weights are 1/4 and 3/4.
   const float l3 = std::log(3.0f);

@@ -65,6 +65,64 @@ TEST_CASE_FIXTURE(Fixture, "views meet and cancel") {
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "a transpose goes below what treats axes alike") {
+  const ValueId x = transpose(input("x", {batch, 4, 5, 6}), {0, 3, 1, 2});
+  const auto turned_back = [&](ValueId y) {
+    canonical(transpose(y, {0, 2, 3, 1}));
+    CHECK(nodes<Transpose>() == 0);
+  };
+  SUBCASE("a constant for each channel") {
+    turned_back(mul(x, weights({6, 1, 1})));
+  }
+  SUBCASE("a number for each channel that is computed") {
+    turned_back(mul(x, input("scale", {batch, 6, 1, 1})));
+  }
+  SUBCASE("slices") {
+    turned_back(add_node(Slice{{0, 1, 0, 4}, {1, 2, 1, -1}, {batch, 3, 4, 5}}, {x}));
+  }
+  SUBCASE("padding") {
+    turned_back(add_node(Pad{{0, 1, 0, 2}, {0, 0, 3, 0}, 1}, {x}));
+  }
+  SUBCASE("concatenation") {
+    turned_back(add_node(Concat{1}, {x, one(Step::f_exp, x)}));
+  }
+  SUBCASE("a reduction") {
+    turned_back(add_node(Reduce{Reduction::mean, {2, 3}, true}, {x}));
+  }
+  SUBCASE("a reduction that drops axes") {
+    canonical(add_node(Reduce{Reduction::mean, {1, 3}, false}, {x}));
+    CHECK(nodes<Transpose>() == 0);
+  }
+  SUBCASE("not a concatenation with what lies otherwise") {
+    canonical(add_node(Concat{1}, {x, input("z", {batch, 6, 4, 5})}));
+    CHECK(nodes<Transpose>() == 1);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "axes of size 1 that a map broadcasts over are no obstacle") {
+  const ValueId x = transpose(input("x", {batch, 5, 1, 6}), {0, 3, 1, 2});
+  const ValueId y = add(reshape(x, {batch, 6, 5}), weights({1, 6, 1}));
+  const ValueId form = canonical(y);
+  CHECK(made_by<Reshape>(graph, form));
+}
+
+TEST_CASE_FIXTURE(Fixture, "what scales and shifts a convolution is in its weights") {
+  const ValueId x = input("x", {batch, 9, 4});
+  const ValueId conv = add_node(Conv{{{3, 1, 1, 1, 1}}}, {x, weights({3, 4, 6})});
+  SUBCASE("batch normalisation after a bias") {
+    canonical(add(mul(add(conv, weights({6})), weights({6})), weights({1, 1, 6})));
+    CHECK(graph.order().size() == 2);
+  }
+  SUBCASE("a number") {
+    canonical(over(conv, 3));
+    CHECK(graph.order().size() == 1);
+  }
+  SUBCASE("not a factor for each position") {
+    canonical(mul(conv, weights({9, 1})));
+    CHECK(graph.order().size() == 2);
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "what broadcasts need not be expanded") {
   const ValueId x = input("x", {batch, 4, 5}), row = input("row", {5});
   SUBCASE("an operand") {

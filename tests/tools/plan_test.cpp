@@ -258,6 +258,46 @@ TEST_CASE("recurrent layers of every kind") {
       }
 }
 
+TEST_CASE("convolutions and poolings of one to three axes") {
+  Built g;
+  const Expression batch = g.dimension("batch", 1, 3), length = g.dimension("length", 4, 40);
+  const auto conv = [&](ValueId x, std::vector<int64_t> weights, std::vector<WindowAxis> axes, int64_t groups = 1) {
+    const int64_t outputs = weights.back();
+    return g.add(Conv{axes, groups, Activation::relu}, {x, g.weights(std::move(weights)), g.constant({outputs})});
+  };
+  const ValueId signal = g.input({batch, length, 1});
+  const ValueId frames = conv(signal, {4, 1, 20}, {{4, 2}});
+  g.output(conv(frames, {3, 20, 12}, {{3, 1, 1, 1, 1}}));
+  g.output(conv(frames, {3, 1, 20}, {{3, 1, 2, 2, 2}}, 20));  // depthwise
+  g.output(conv(frames, {3, 10, 6}, {{3, 2, 1, 3, 0}}, 2));   // in two groups
+  g.output(g.add(Pool{Pooling::mean, {{3, 2, 1, 1, 1}}, true, true}, {frames}));
+  const ValueId image = g.input({batch, 6, 7, 3});
+  const ValueId wide = conv(image, {3, 1, 3, 8}, {{3, 1, 1, 1, 1}, {1, 2}});
+  g.output(g.add(Pool{Pooling::max, {{2, 2}, {3, 1, 1, 1, 1}}}, {wide}));
+  // [N, C, 9, 1]: the last axis is none, and comes from another order of the axes.
+  const ValueId tall = g.add(Transpose{{0, 2, 3, 1}}, {g.input({batch, 5, 9, 1})});
+  g.output(g.add(Transpose{{0, 3, 1, 2}}, {conv(tall, {3, 1, 5, 4}, {{3, 1, 1, 1, 1}, {1}})}));
+  g.output(conv(g.input({batch, 3, 4, 5, 2}), {2, 2, 2, 2, 6}, {{2}, {2, 1, 1, 1, 0}, {2, 2}}));
+  g.check({{{"batch", 1}, {"length", 4}}, {{"batch", 3}, {"length", 40}}, {{"batch", 2}, {"length", 13}}});
+}
+
+TEST_CASE("a convolution writes and reads parts of larger tensors") {
+  Built g;
+  const ValueId x = g.input({1, 20, 12});
+  const auto half = [&](int64_t start) { return g.add(Slice{{0, 0, start}, {1, 1, 1}, {1, 20, 6}}, {x}); };
+  const auto conv = [&](ValueId part) {
+    return g.add(Conv{{{3, 1, 1, 1, 1}}}, {part, g.weights({3, 6, 8}), no_value, g.input({1, 20, 8})});
+  };
+  g.output(g.add(Concat{2}, {conv(half(0)), conv(half(6))}));
+  CHECK(g.check().count(OperatorKind::copy) == 0);
+}
+
+TEST_CASE("weights that are not constant are refused") {
+  Built g;
+  g.output(g.add(Conv{{{3}}}, {g.input({1, 9, 4}), g.input({3, 4, 6})}));
+  CHECK_THROWS_WITH(File(g.graph), doctest::Contains("are not constant"));
+}
+
 TEST_CASE("a state of zeros is absent") {
   Built g;
   const Expression batch = g.dimension("batch", 1, 3);

@@ -298,6 +298,31 @@ ValueId split_before(const Graph& graph, ValueId turned, const Dims& split, cons
   return build.transpose(build.reshape(producer(graph, turned)->inputs[0], operand), fine);
 }
 
+// A constant that broadcasts against `to`, as it does against `from`, where the two differ in axes of size 1 alone.
+Result without_ones(Graph& graph, ValueId out, ValueId x, const Dims& from, const Dims& to) {
+  const Dims own = graph.value(x).dims;
+  if (own.size() > to.size() || !graph.value(x).constant) return std::nullopt;
+  Dims result;
+  size_t next = 0;  // of `to`
+  const auto skip = [&] {
+    while (next < to.size() && to[next].is_constant(1)) ++next;
+  };
+  for (const Expression& size : from) {
+    if (size.is_constant(1)) {
+      result.emplace_back(1);
+      continue;
+    }
+    skip();
+    if (next == to.size() || !(to[next] == size)) return std::nullopt;
+    const size_t ahead = to.size() - own.size();
+    result.push_back(next < ahead ? Expression(1) : own[next - ahead]);
+    ++next;
+  }
+  skip();
+  if (next != to.size() || !(count(result) == count(own))) return std::nullopt;
+  return Builder(graph, out).reshape(x, result);
+}
+
 Result views_of_views(Graph& graph, ValueId out) {
   if (producer(graph, out) == nullptr || producer(graph, out)->inputs.empty()) return std::nullopt;
   const ValueId x = producer(graph, out)->inputs[0];
@@ -407,7 +432,9 @@ Result views_sink_below_maps(Graph& graph, ValueId out) {
         count(value.dims).is_constant(1) && value.dims.size() <= (permutation ? dims.size() : inner_dims->size());
     const bool row = same_last && value.constant && value.dims.size() == 1 && value.dims[0] == dims.back();
     Result turned;
-    if (permutation && !view && !one) turned = turned_back(graph, out, id, *permutation);
+    if (!view && !one && !row)
+      turned =
+          permutation ? turned_back(graph, out, id, *permutation) : without_ones(graph, out, id, *inner_dims, dims);
     if (!view && !one && !row && !turned) return std::nullopt;
     inner.push_back(view ? producer(graph, id)->inputs[0] : turned.value_or(id));
     if (view) views.push_back(id);

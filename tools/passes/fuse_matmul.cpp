@@ -1,5 +1,6 @@
 /// What follows a matrix product or convolution and fits its epilogue; weighted sums that are matrix products.
 #include <algorithm>
+#include <numeric>
 
 #include "tools/passes/pattern.h"
 
@@ -84,23 +85,30 @@ std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Mis
   return build.add(product, inputs);
 }
 
-// sum over t of w[.., t, 1] * x[.., t, c] is w' x.
+// sum over t of w[.., t, .., 1] * x[.., t, .., c] is w' x, t moved before the last axis.
 std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>&) {
   const auto* sum = made_by<Reduce>(graph, root);
   if (sum == nullptr || sum->kind != Reduction::sum || graph.value(root).type != Type::f32) return std::nullopt;
   const ValueId operand = producer(graph, root)->inputs[0];
   const auto* product = operands_of(graph, operand, Step::f_mul);
   if (product == nullptr) return std::nullopt;
-  const size_t rank = graph.value(operand).dims.size();
-  if (rank < 2 || sum->axes != std::vector<int>{static_cast<int>(rank) - 2}) return std::nullopt;
+  const auto rank = static_cast<int>(graph.value(operand).dims.size());
+  if (rank < 2 || sum->axes.size() != 1 || sum->axes[0] == rank - 1) return std::nullopt;
+  const int along = sum->axes[0];
+  std::vector<int> order(static_cast<size_t>(rank));
+  std::iota(order.begin(), order.end(), 0);
+  std::rotate(order.begin() + along, order.begin() + along + 1, order.end() - 1);
   for (size_t i = 0; i < 2; ++i) {
     const ValueId weights = (*product)[i], x = (*product)[1 - i];
     const Dims w = graph.value(weights).dims, v = graph.value(x).dims;
-    if (w.size() < 2 || v.size() < 2 || !w.back().is_constant(1) || v.back().is_constant(1)) continue;
-    if (!(w[w.size() - 2] == v[v.size() - 2]) || graph.value(weights).constant) continue;
+    if (w.size() != order.size() || v.size() != order.size() || !w.back().is_constant(1) || v.back().is_constant(1))
+      continue;
+    const auto axis = static_cast<size_t>(along);
+    if (!(w[axis] == v[axis]) || graph.value(weights).constant) continue;
     const Builder build(graph, root, {operand});
     const Dims dims = graph.value(root).dims;
-    return build.reshape(build.add(Matmul{}, {settled(graph, build.swap_last(weights)), x}), dims);
+    const ValueId row = settled(graph, build.swap_last(settled(graph, build.transpose(weights, order))));
+    return build.reshape(build.add(Matmul{}, {row, settled(graph, build.transpose(x, order))}), dims);
   }
   return std::nullopt;
 }

@@ -47,6 +47,22 @@ bool is_view(const Graph& graph, ValueId id) {
          made_by<Slice>(graph, id);
 }
 
+bool is_product(const Graph& graph, ValueId id) {
+  return made_by<Matmul>(graph, id) || made_by<Conv>(graph, id);
+}
+
+Activation activation_of(const Graph& graph, ValueId product) {
+  const auto* matmul = made_by<Matmul>(graph, product);
+  return matmul != nullptr ? matmul->activation : made_by<Conv>(graph, product)->activation;
+}
+
+Operation with_activation(const Operation& product, Activation activation) {
+  Operation result = product;
+  if (auto* matmul = std::get_if<Matmul>(&result)) matmul->activation = activation;
+  if (auto* conv = std::get_if<Conv>(&result)) conv->activation = activation;
+  return result;
+}
+
 const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step step) {
   const Map* map = made_by<Map>(graph, id);
   return map != nullptr && map->step == step ? &producer(graph, id)->inputs : nullptr;
