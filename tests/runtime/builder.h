@@ -82,6 +82,7 @@ struct Builder {
     std::string name;
   };
 
+  uint32_t version = static_cast<uint32_t>(format::Version::current);
   std::vector<Dimension> dimensions;
   std::vector<format::ExpressionNode> expressions;
   std::vector<Constraint> constraints;
@@ -357,11 +358,11 @@ struct Builder {
     const auto names = all(node_names, [&](const std::string& row) { return fbb.CreateString(row); });
     const auto producer = fbb.CreateString("tests");
     format::FinishModelBuffer(
-        fbb,
-        format::CreateModel(fbb, producer, dimension_rows, fbb.CreateVectorOfStructs(expressions), constraint_rows,
-                            fbb.CreateVectorOfStructs(buffer_rows), tensor_rows, operator_rows, input_rows, output_rows,
-                            check_rows, mark_rows, fbb.CreateVector(fusion_rows), names, workspace.value_or(end),
-                            lower_bound.value_or(alive()), file_bytes.value_or(total), fbb.CreateVector(hash)));
+        fbb, format::CreateModel(fbb, version, producer, dimension_rows, fbb.CreateVectorOfStructs(expressions),
+                                 constraint_rows, fbb.CreateVectorOfStructs(buffer_rows), tensor_rows, operator_rows,
+                                 input_rows, output_rows, check_rows, mark_rows, fbb.CreateVector(fusion_rows), names,
+                                 workspace.value_or(end), lower_bound.value_or(alive()), file_bytes.value_or(total),
+                                 fbb.CreateVector(hash)));
     return {fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize()};
   }
 };
