@@ -24,6 +24,7 @@ namespace heed {
 namespace {
 
 using enum Code;
+using enum Limit;
 
 // The schema's numbers are the kernels' own.
 #define HEED_OPERATOR(name, Name) \
@@ -183,8 +184,8 @@ void decode_params(const format::Operator& row, std::byte* at) {
 }
 
 Status to_int32(int64_t value, int32_t& result) {
-  HEED_ENSURE(value >= INT32_MIN && value <= INT32_MAX, corrupt, "a value does not fit 32 bits", value,
-              value < 0 ? INT32_MIN : INT32_MAX);
+  HEED_ENSURE(value >= INT32_MIN, corrupt, "a value does not fit 32 bits", value, INT32_MIN, at_least);
+  HEED_ENSURE(value <= INT32_MAX, corrupt, "a value does not fit 32 bits", value, INT32_MAX, at_most);
   result = static_cast<int32_t>(value);
   return {};
 }
@@ -224,7 +225,7 @@ Status apply(format::Expression op, int64_t a, int64_t b, int64_t& result) {
       break;
     case format::Expression::divide:
     case format::Expression::modulo: {
-      HEED_ENSURE(b > 0, corrupt, "an expression divides by a number below 1", b, 1);
+      HEED_ENSURE(b > 0, corrupt, "an expression divides by a number below 1", b, 1, at_least);
       const int64_t rest = a % b < 0 ? a % b + b : a % b;
       result = op == format::Expression::modulo ? rest : (a < 0 && rest != 0 ? a / b - 1 : a / b);
       break;
@@ -284,7 +285,7 @@ Status check_constraints(const format::Model& model, Tables& tables, bool steppe
     if (holds) continue;
     Status status = stepped ? refuse(state_full, "the state has no room for another run", left, right)
                             : refuse(constraint_broken, "the dimensions break a constraint of the model", left, right);
-    status.where = view(constraint.text()).data();
+    status.where = view(constraint.text());
     return status;
   }
   return {};
@@ -310,34 +311,35 @@ Status evaluate_tensor(const format::Model& model, const format::Tensor& tensor,
   const bool dense = empty || size(tensor.strides()) == 0;  // no stride of the file's where there is no element
   for (int axis = shape.rank - 1; axis >= 0; --axis) {
     const int64_t dim = values[tensor.dims()->Get(static_cast<uint32_t>(axis))];
-    HEED_ENSURE(dim >= 0, corrupt, "a dimension is negative", dim, 0);
-    HEED_ENSURE(dim <= max_elements, corrupt, "a dimension is too large", dim, max_elements);
+    HEED_ENSURE(dim >= 0, corrupt, "a dimension is negative", dim, 0, at_least);
+    HEED_ENSURE(dim <= max_elements, corrupt, "a dimension is too large", dim, max_elements, at_most);
     shape.dims[axis] = static_cast<int32_t>(dim);
     if (dense)
       shape.strides[axis] = static_cast<int32_t>(count);
     else
       HEED_TRY(to_int32(values[tensor.strides()->Get(static_cast<uint32_t>(axis))], shape.strides[axis]));
     count *= dim == 0 ? 1 : dim;
-    HEED_ENSURE(count <= max_elements, corrupt, "a tensor has too many elements", count, max_elements);
+    HEED_ENSURE(count <= max_elements, corrupt, "a tensor has too many elements", count, max_elements, at_most);
   }
 
   const int64_t capacity = tensor.buffer() == -1
                                ? int64_t{tensor.constant_bytes()}
                                : int64_t{model.buffers()->Get(static_cast<uint32_t>(tensor.buffer()))->capacity()};
   const int64_t offset = values[tensor.offset()];
-  HEED_ENSURE(offset >= 0, corrupt, "a tensor begins before its storage", offset, 0);
-  HEED_ENSURE(offset <= capacity / element, corrupt, "a tensor begins behind its storage", offset, capacity / element);
+  HEED_ENSURE(offset >= 0, corrupt, "a tensor begins before its storage", offset, 0, at_least);
+  HEED_ENSURE(offset <= capacity / element, corrupt, "a tensor begins behind its storage", offset, capacity / element,
+              at_most);
   int64_t lowest = offset, highest = offset;
   for (int axis = 0; axis < shape.rank && !empty; ++axis) {
     const int64_t reach = int64_t{shape.dims[axis] - 1} * shape.strides[axis];
     (reach < 0 ? lowest : highest) += reach;
-    HEED_ENSURE(lowest >= 0, corrupt, "a tensor reaches before its storage", lowest, 0);
+    HEED_ENSURE(lowest >= 0, corrupt, "a tensor reaches before its storage", lowest, 0, at_least);
     HEED_ENSURE(highest < capacity / element, corrupt, "a tensor is larger than its storage", highest + 1,
-                capacity / element);
+                capacity / element, at_most);
   }
   if (!empty)
     HEED_ENSURE(offset < capacity / element, corrupt, "a tensor is larger than its storage", offset + 1,
-                capacity / element);
+                capacity / element, at_most);
 
   record.buffer = tensor.buffer();
   const uint32_t start = tensor.buffer() == -1 ? tensor.constant()
@@ -347,8 +349,9 @@ Status evaluate_tensor(const format::Model& model, const format::Tensor& tensor,
 }
 
 Status evaluate_bound(int64_t bound) {
-  HEED_ENSURE(bound >= 0, corrupt, "the bound of an index check is negative", bound, 0);
-  HEED_ENSURE(bound <= INT32_MAX, corrupt, "the bound of an index check does not fit 32 bits", bound, INT32_MAX);
+  HEED_ENSURE(bound >= 0, corrupt, "the bound of an index check is negative", bound, 0, at_least);
+  HEED_ENSURE(bound <= INT32_MAX, corrupt, "the bound of an index check does not fit 32 bits", bound, INT32_MAX,
+              at_most);
   return {};
 }
 
@@ -411,7 +414,7 @@ Status evaluate_tensors(const format::Model& model, Tables& tables, uint32_t beg
     const auto& row = *model.tensors()->Get(i);
     if (Status status = evaluate_tensor(model, row, tables.all_values(), tensors[i]); !status.ok()) {
       status.tensor_index = static_cast<int32_t>(i);
-      status.where = view(row.name()).data();
+      status.where = view(row.name());
       return status;
     }
   }
@@ -424,7 +427,7 @@ Status evaluate_bounds(const format::Model& model, Tables& tables, bool stepped)
     if (stepped != (check.bound >= first_expression(model))) continue;
     if (Status status = evaluate_bound(tables.all_values()[check.bound]); !status.ok()) {
       status.tensor_index = static_cast<int32_t>(check.tensor);
-      status.where = view(model.inputs()->Get(check.input)->name()).data();
+      status.where = view(model.inputs()->Get(check.input)->name());
       return status;
     }
   }
@@ -440,7 +443,7 @@ Status evaluate_params(const format::Model& model, Tables& tables, bool stepped)
     if (Status status = evaluate_params(row, tables.all_values(), tables.params_at(operators[i].params));
         !status.ok()) {
       status.operator_index = static_cast<int32_t>(i);
-      status.where = view(row.name()).data();
+      status.where = view(row.name());
       return status;
     }
   }
@@ -535,9 +538,9 @@ Status evaluate(std::span<const std::byte> file, Tables& tables) {
   HEED_TRY(check_constraints(model, tables, false));
   if (model.position() != nullptr) {
     const int64_t step = tables.all_values()[model.position()->step()];
-    HEED_ENSURE(step >= 0, corrupt, "a run takes positions away", step, 0);
+    HEED_ENSURE(step >= 0, corrupt, "a run takes positions away", step, 0, Limit::at_least);
     const int64_t most = INT32_MAX - model.position()->upper();
-    HEED_ENSURE(step <= most, corrupt, "a run adds too many positions", step, most);
+    HEED_ENSURE(step <= most, corrupt, "a run adds too many positions", step, most, Limit::at_most);
   }
   HEED_TRY(evaluate_tensors(model, tables, 0, first_tensor(model)));
   HEED_TRY(evaluate_bounds(model, tables, false));

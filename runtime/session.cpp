@@ -14,6 +14,7 @@ namespace heed {
 namespace {
 
 using enum Code;
+using enum Limit;
 
 // --- Checks
 // -------------------------------------------------------------------------------------------------------------
@@ -39,7 +40,7 @@ Status check_buffers(const Model& model, Tables& tables) {
       const uint64_t end = std::min(buffer.offset + buffer.capacity, other.offset + other.capacity);
       HEED_ENSURE(begin >= end, corrupt, "two buffers overlap while both are alive", i, int64_t{next[at]} - 1);
       HEED_ENSURE(++live <= limits::live_buffers, corrupt, "too many buffers are alive at once", live,
-                  limits::live_buffers);
+                  limits::live_buffers, at_most);
       at = next[at];
     }
     next[i + 1] = next[0];
@@ -131,7 +132,7 @@ Status check_operator(Tables& tables, const OperatorRecord& record) {
   }
   const uint64_t scratch = kernel.scratch(contract);
   HEED_ENSURE(scratch <= record.scratch_bytes, Code::contract, "the scratch is too small", record.scratch_bytes,
-              static_cast<int64_t>(std::min(scratch, uint64_t{INT64_MAX})));
+              static_cast<int64_t>(std::min(scratch, uint64_t{INT64_MAX})), at_least);
 
   for (int o = 0; o < outputs; ++o) {
     const TensorRecord* output = records[inputs + o];
@@ -150,6 +151,44 @@ Status check_operator(Tables& tables, const OperatorRecord& record) {
   return {};
 }
 
+/// What is read has been written before, at least in part: no run hands out what the arena held. The numbers of the
+/// buffers that were written lie in the list of check_buffers, which is done with it.
+Status check_written(const Model& model, Tables& tables) {
+  const auto tensors = tables.all_tensors();
+  const auto written = tables.live_list();
+  std::fill(written.begin(), written.end(), 0);
+  const auto write = [&](uint32_t tensor) { written[static_cast<uint32_t>(tensors[tensor].buffer)] = 1; };
+  const auto is_written = [&](uint32_t tensor) {
+    const int32_t buffer = tensors[tensor].buffer;
+    return buffer == -1 || written[static_cast<uint32_t>(buffer)] != 0;
+  };
+  const auto at = [](Status status, std::string_view where, uint32_t tensor) {
+    status.where = where;
+    status.tensor_index = static_cast<int32_t>(tensor);
+    return status;
+  };
+  for (uint32_t i = 0; i < model.buffer_count(); ++i) written[i] = model.buffer(i).offset < model.memory().state;
+  for (uint32_t i = 0; i < model.input_count(); ++i) write(model.input(i).tensor);
+  const auto operators = tables.all_operators();
+  for (uint32_t i = 0; i < operators.size(); ++i) {
+    const OperatorRecord& record = operators[i];
+    for (int k = 0; k < record.input_count; ++k) {
+      const uint32_t tensor = record.operands[k];
+      if (tensor == absent || is_written(tensor)) continue;
+      Status status =
+          at(refuse(corrupt, "an operand is read before it is written"), model.operator_info(i).name, tensor);
+      status.operator_index = static_cast<int32_t>(i);
+      return status;
+    }
+    for (int k = 0; k < record.output_count; ++k)
+      if (const uint32_t tensor = record.operands[record.input_count + k]; tensor != absent) write(tensor);
+  }
+  for (uint32_t i = 0; i < model.output_count(); ++i)
+    if (const Port output = model.output(i); !is_written(output.tensor))
+      return at(refuse(corrupt, "an output is never written"), output.name, output.tensor);
+  return {};
+}
+
 /// The contracts of the operators whose shapes or params depend on the position, or of the others.
 Status check_operators(const Model& model, Tables& tables, bool stepped) {
   const auto operators = tables.all_operators();
@@ -158,7 +197,7 @@ Status check_operators(const Model& model, Tables& tables, bool stepped) {
     Status status = check_operator(tables, operators[i]);
     if (status.ok()) continue;
     status.operator_index = static_cast<int32_t>(i);
-    status.where = model.operator_info(i).name.data();
+    status.where = model.operator_info(i).name;
     return status;
   }
   return {};
@@ -172,16 +211,23 @@ Status prepare(const Model& model, Tables& tables) {
   if (!range) return {};
   const int64_t current = tables.position;
   Status status;
+  bool possible = false;
   for (tables.position = range->lower; status.ok() && tables.position <= range->upper; ++tables.position) {
     status = evaluate_position(model.bytes(), tables);
-    if (status.ok())
-      status = check_operators(model, tables, true);
-    else if (status.code == state_full)
+    if (status.code == state_full) {
       status = {};  // no run begins there
+      continue;
+    }
+    possible = true;
+    if (status.ok()) status = check_operators(model, tables, true);
   }
   tables.position = current;
-  if (status.ok()) evaluate_inputs(model.bytes(), tables);
-  return status;
+  HEED_TRY(status);
+  if (!possible) status = refuse(constraint_broken, "no position leaves room for a run");
+  status.where = range->name;
+  HEED_TRY(status);
+  evaluate_inputs(model.bytes(), tables);
+  return {};
 }
 
 // --- Running
@@ -237,8 +283,9 @@ Status check_indices(const Model& model, Tables& tables, const Session& session)
     for (int64_t i = 0; i < count; ++i) {
       const int64_t index = tensor.as<int32_t>()[i];
       if (index >= -bound && index < bound) continue;
-      Status status = refuse(index_out_of_range, "an index is outside its table", index, bound);
-      status.where = model.input(check.input).name.data();
+      Status status = index < 0 ? refuse(index_out_of_range, "an index is outside its table", index, -bound, at_least)
+                                : refuse(index_out_of_range, "an index is outside its table", index, bound, below);
+      status.where = model.input(check.input).name;
       status.tensor_index = static_cast<int32_t>(check.tensor);
       return status;
     }
@@ -254,13 +301,13 @@ Result<Session> Session::create(const Model& model, std::span<std::byte> arena, 
     status.where = name(options.isa);
     return status;
   }
-  HEED_ENSURE(options.parallel.threads > 0, invalid_argument, "there are no threads", 0, 1);
+  HEED_ENSURE(options.parallel.threads > 0, invalid_argument, "there are no threads", 0, 1, at_least);
   const auto address = reinterpret_cast<uintptr_t>(arena.data());
   HEED_ENSURE(address % 64 == 0, misaligned, "the arena does not begin at a multiple of 64",
               static_cast<int64_t>(address % 64), 0);
   const uint64_t wanted = model.memory().total(options.parallel.threads);
   HEED_ENSURE(arena.size() >= wanted, arena_too_small, "the arena is too small", static_cast<int64_t>(arena.size()),
-              static_cast<int64_t>(wanted));
+              static_cast<int64_t>(wanted), at_least);
 
   Session session;
   session.model_ = model;
@@ -272,6 +319,7 @@ Result<Session> Session::create(const Model& model, std::span<std::byte> arena, 
   HEED_TRY(check_buffers(model, tables));
   if (const auto position = model.position()) tables.position = position->lower;
   HEED_TRY(prepare(model, tables));
+  HEED_TRY(check_written(model, tables));
   session.reset();
   return session;
 }
@@ -333,16 +381,17 @@ Status Session::resize(std::span<const Setting> settings) {
     for (const Setting& setting : settings) {
       uint32_t index = 0;
       while (index < current.size() && model_.dimension(index).name != setting.dimension) ++index;
-      HEED_ENSURE(index < current.size(), invalid_argument, "the model has no such dimension");
-      const Dimension dimension = model_.dimension(index);
-      Status status;
-      if (setting.value < dimension.lower)
-        status =
-            refuse(dimension_out_of_range, "the dimension is below its lower bound", setting.value, dimension.lower);
-      if (setting.value > dimension.upper)
-        status =
-            refuse(dimension_out_of_range, "the dimension is above its upper bound", setting.value, dimension.upper);
-      status.where = dimension.name.data();
+      const auto check = [&]() -> Status {
+        HEED_ENSURE(index < current.size(), invalid_argument, "the model has no such dimension");
+        const Dimension dimension = model_.dimension(index);
+        HEED_ENSURE(setting.value >= dimension.lower, dimension_out_of_range, "the dimension is below its lower bound",
+                    setting.value, dimension.lower, at_least);
+        HEED_ENSURE(setting.value <= dimension.upper, dimension_out_of_range, "the dimension is above its upper bound",
+                    setting.value, dimension.upper, at_most);
+        return {};
+      };
+      Status status = check();
+      status.where = index < current.size() ? model_.dimension(index).name : setting.dimension;
       HEED_TRY(status);
       current[index] = setting.value;
     }
@@ -361,8 +410,9 @@ Status Session::run() {
   if (position) {
     Status status;
     if (tables_->position > position->upper)
-      status = refuse(state_full, "the state has no room for another run", tables_->position, position->upper);
-    status.where = position->name.data();
+      status = refuse(state_full, "the state has no room for another run", tables_->position, position->upper,
+                      Limit::at_most);
+    status.where = position->name;
     HEED_TRY(status);
     HEED_TRY(evaluate_position(model_.bytes(), *tables_));
   }
@@ -371,7 +421,7 @@ Status Session::run() {
   std::byte* const bases[] = {state(), const_cast<std::byte*>(model_.bytes().data())};
   const TensorRecord* const tensors = tables_->all_tensors().data();
   const Parallel flushing{parallel_.call == nullptr ? nullptr : flushing_call, &parallel_, parallel_.threads};
-  Tap tap{observer_, 0};
+  Tap tap{&observer_, 0};
   const WeightTap weight_tap{Tap::row, &tap};
 
   Tensor operands[max_inputs + max_outputs];
@@ -380,7 +430,7 @@ Status Session::run() {
   call.thread_scratch = bases[0] + model_.memory().state + model_.memory().workspace;
   call.thread_scratch_bytes = static_cast<size_t>(model_.memory().per_thread);
   call.parallel = &flushing;
-  call.tap = observer_ != nullptr && observer_->weights != nullptr ? &weight_tap : nullptr;
+  call.tap = observer_.weights != nullptr ? &weight_tap : nullptr;
   for (const OperatorRecord& record : tables_->all_operators()) {
     const int count = record.input_count + record.output_count;
     for (int i = 0; i < count; ++i) {
@@ -398,7 +448,7 @@ Status Session::run() {
     call.scratch = bases[0] + size_t{record.scratch} * 64;
     call.isa = record.isa;
     operator_of(record.kind).run(call);
-    if (observer_ != nullptr) notify(*observer_, tap.operator_index, call);
+    notify(observer_, tap.operator_index, call);
     ++tap.operator_index;
   }
   for (const uint32_t output : tables_->all_outputs()) canonicalise(tensor(output));

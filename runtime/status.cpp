@@ -28,6 +28,8 @@ const char* name(Code code) {
       return "corrupt";
     case Code::contract:
       return "contract";
+    case Code::other_version:
+      return "other version";
     case Code::isa_unavailable:
       return "instruction set unavailable";
     case Code::too_large:
@@ -40,20 +42,23 @@ size_t Status::describe(char* text, size_t size) const {
   Writer out(text, size);
   out << name(code);
   if (what[0] != 0) out << ": " << what;
-  if (operator_index >= 0 || tensor_index >= 0 || where[0] != 0) {
+  if (operator_index >= 0 || tensor_index >= 0 || !where.empty()) {
     const char* separator = " (";
     if (operator_index >= 0) {
       out << separator << "operator " << operator_index;
       separator = " ";
     }
-    if (where[0] != 0) {
+    if (!where.empty()) {
       out << separator << "'" << where << "'";
       separator = ", ";
     }
     if (tensor_index >= 0) out << (operator_index >= 0 ? ", " : separator) << "tensor " << tensor_index;
     out << ")";
   }
-  if (has_values) out << ": found " << found << ", expected " << expected;
+  if (has_values) {
+    constexpr const char* words[] = {"", "at most ", "at least ", "below "};
+    out << ": found " << found << ", expected " << words[static_cast<int>(limit)] << expected;
+  }
   return out.finish();
 }
 

@@ -130,8 +130,8 @@ Status verify(std::span<const std::byte> file);
 inline Status refuse(Code code, const char* what) {
   return {.code = code, .what = what};
 }
-inline Status refuse(Code code, const char* what, int64_t found, int64_t expected) {
-  return {.code = code, .what = what, .found = found, .expected = expected, .has_values = true};
+inline Status refuse(Code code, const char* what, int64_t found, int64_t expected, Limit limit = Limit::exactly) {
+  return {.code = code, .what = what, .found = found, .expected = expected, .has_values = true, .limit = limit};
 }
 
 }  // namespace heed
@@ -143,7 +143,7 @@ inline Status refuse(Code code, const char* what, int64_t found, int64_t expecte
   } while (false)
 
 /// Leaves the function with a refusal where the condition does not hold: HEED_ENSURE(condition, code, what [, found,
-/// expected]).
+/// expected [, limit]]).
 #define HEED_ENSURE(condition, ...)                       \
   do {                                                    \
     if (!(condition)) return ::heed::refuse(__VA_ARGS__); \

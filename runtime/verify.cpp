@@ -11,18 +11,19 @@ namespace heed {
 namespace {
 
 using enum Code;
+using enum Limit;
 
 template <class Vector>
 uint32_t size(const Vector* vector) {
   return vector == nullptr ? 0 : vector->size();
 }
 
-const char* text(const flatbuffers::String* string) {
-  return string == nullptr ? "" : string->c_str();
+std::string_view text(const flatbuffers::String* string) {
+  return string == nullptr ? "" : string->string_view();
 }
 
 /// The status with the name of what it concerns.
-Status at(Status status, const char* where, int64_t operator_index = -1, int64_t tensor_index = -1) {
+Status at(Status status, std::string_view where, int64_t operator_index = -1, int64_t tensor_index = -1) {
   status.where = where;
   status.operator_index = static_cast<int32_t>(operator_index);
   status.tensor_index = static_cast<int32_t>(tensor_index);
@@ -69,7 +70,7 @@ class Verification {
         {"too many fusions", size(model_.fusions()), limits::fusions},
         {"too many states", size(model_.states()), limits::states},
     };
-    for (const auto& row : rows) HEED_ENSURE(row.found <= row.most, corrupt, row.what, row.found, row.most);
+    for (const auto& row : rows) HEED_ENSURE(row.found <= row.most, corrupt, row.what, row.found, row.most, at_most);
     return {};
   }
 
@@ -82,7 +83,8 @@ class Verification {
   }
 
   Status expression(uint32_t index) const {
-    HEED_ENSURE(index < size(model_.expressions()), corrupt, "no such expression", index, size(model_.expressions()));
+    HEED_ENSURE(index < size(model_.expressions()), corrupt, "no such expression", index, size(model_.expressions()),
+                below);
     return {};
   }
 
@@ -90,11 +92,12 @@ class Verification {
     for (uint32_t i = 0; i < size(model_.dimensions()); ++i) {
       const auto& dimension = *model_.dimensions()->Get(i);
       const auto check = [&]() -> Status {
-        HEED_ENSURE(dimension.lower() >= 0, corrupt, "a dimension's lower bound is negative", dimension.lower(), 0);
+        HEED_ENSURE(dimension.lower() >= 0, corrupt, "a dimension's lower bound is negative", dimension.lower(), 0,
+                    at_least);
         HEED_ENSURE(dimension.lower() <= dimension.start(), corrupt, "a dimension starts below its lower bound",
-                    dimension.start(), dimension.lower());
+                    dimension.start(), dimension.lower(), at_least);
         HEED_ENSURE(dimension.start() <= dimension.upper(), corrupt, "a dimension starts above its upper bound",
-                    dimension.start(), dimension.upper());
+                    dimension.start(), dimension.upper(), at_most);
         return {};
       };
       HEED_TRY(at(check(), text(dimension.name())));
@@ -106,19 +109,20 @@ class Verification {
     if (model_.position() == nullptr) return {};
     const auto& row = *model_.position();
     const auto check = [&]() -> Status {
-      HEED_ENSURE(row.lower() >= 0, corrupt, "the position's lower bound is negative", row.lower(), 0);
-      HEED_ENSURE(row.lower() <= row.upper(), corrupt, "the position's bounds are crossed", row.lower(), row.upper());
+      HEED_ENSURE(row.lower() >= 0, corrupt, "the position's lower bound is negative", row.lower(), 0, at_least);
+      HEED_ENSURE(row.lower() <= row.upper(), corrupt, "the position's bounds are crossed", row.lower(), row.upper(),
+                  at_most);
       HEED_ENSURE(row.expressions() <= size(model_.expressions()), corrupt, "no such expression", row.expressions(),
-                  size(model_.expressions()));
+                  size(model_.expressions()), at_most);
       HEED_ENSURE(row.tensors() <= size(model_.tensors()), corrupt, "no such tensor", row.tensors(),
-                  size(model_.tensors()));
+                  size(model_.tensors()), at_most);
       HEED_ENSURE(row.step() < row.expressions(), corrupt, "what a run adds depends on the position", row.step(),
-                  row.expressions());
+                  row.expressions(), below);
       const int64_t each = int64_t{size(model_.expressions())} - row.expressions() + size(model_.tensors()) -
                            row.tensors() + size(model_.operators());
       const int64_t positions = int64_t{row.upper()} - row.lower() + 1;
       HEED_ENSURE(each == 0 || positions <= limits::position_checks / each, corrupt, "there are too many positions",
-                  positions, limits::position_checks / each);
+                  positions, limits::position_checks / each, at_most);
       return {};
     };
     return at(check(), text(row.name()));
@@ -132,18 +136,19 @@ class Verification {
           break;
         case format::Expression::dimension:
           HEED_ENSURE(static_cast<uint32_t>(node.a()) < size(model_.dimensions()), corrupt,
-                      "an expression names no dimension", node.a(), size(model_.dimensions()));
+                      "an expression names no dimension", node.a(), size(model_.dimensions()), below);
           break;
         case format::Expression::position:
           HEED_ENSURE(model_.position() != nullptr, corrupt, "an expression names a position that there is not");
           HEED_ENSURE(i >= model_.position()->expressions(), corrupt,
-                      "an expression of the position stands among the others", i, model_.position()->expressions());
+                      "an expression of the position stands among the others", i, model_.position()->expressions(),
+                      at_least);
           break;
         default:
           HEED_ENSURE(node.op() <= format::Expression::MAX, corrupt, "no such kind of expression",
-                      static_cast<int64_t>(node.op()), static_cast<int64_t>(format::Expression::MAX));
-          HEED_ENSURE(static_cast<uint32_t>(node.a()) < i, corrupt, "an expression refers forward", node.a(), i);
-          HEED_ENSURE(static_cast<uint32_t>(node.b()) < i, corrupt, "an expression refers forward", node.b(), i);
+                      static_cast<int64_t>(node.op()), static_cast<int64_t>(format::Expression::MAX), at_most);
+          HEED_ENSURE(static_cast<uint32_t>(node.a()) < i, corrupt, "an expression refers forward", node.a(), i, below);
+          HEED_ENSURE(static_cast<uint32_t>(node.b()) < i, corrupt, "an expression refers forward", node.b(), i, below);
       }
     }
     return {};
@@ -154,7 +159,7 @@ class Verification {
       const auto& constraint = *model_.constraints()->Get(i);
       const auto check = [&]() -> Status {
         HEED_ENSURE(constraint.relation() <= format::Relation::MAX, corrupt, "no such relation",
-                    static_cast<int64_t>(constraint.relation()), static_cast<int64_t>(format::Relation::MAX));
+                    static_cast<int64_t>(constraint.relation()), static_cast<int64_t>(format::Relation::MAX), at_most);
         HEED_TRY(expression(constraint.left()));
         return expression(constraint.right());
       };
@@ -167,23 +172,23 @@ class Verification {
     const uint64_t operators = size(model_.operators()), state = model_.state();
     HEED_ENSURE(state % 64 == 0, corrupt, "the state is no multiple of 64", static_cast<int64_t>(state % 64), 0);
     HEED_ENSURE(state <= uint64_t{UINT32_MAX} * 64, corrupt, "the state is too large", static_cast<int64_t>(state / 64),
-                UINT32_MAX);
+                UINT32_MAX, at_most);
     uint64_t end = state;
     uint32_t previous = 0;
     for (uint32_t i = 0; i < size(model_.buffers()); ++i) {
       const format::Buffer& buffer = *model_.buffers()->Get(i);
       HEED_ENSURE(buffer.first() >= previous, corrupt, "buffers are not in the order of their first operators",
-                  buffer.first(), previous);
+                  buffer.first(), previous, at_least);
       HEED_ENSURE(buffer.first() <= buffer.last(), corrupt, "a buffer's last operator is before its first",
-                  buffer.last(), buffer.first());
+                  buffer.last(), buffer.first(), at_least);
       HEED_ENSURE(buffer.last() <= operators, corrupt, "a buffer outlives the operators", buffer.last(),
-                  static_cast<int64_t>(operators));
+                  static_cast<int64_t>(operators), at_most);
       HEED_ENSURE(buffer.capacity() % 64 == 0, corrupt, "a buffer's capacity is no multiple of 64",
                   buffer.capacity() % 64, 0);
       const uint64_t last_byte = uint64_t{buffer.offset()} * 64 + buffer.capacity();
       if (in_state(buffer)) {
         HEED_ENSURE(last_byte <= state, corrupt, "a buffer lies in both state and workspace",
-                    static_cast<int64_t>(last_byte), static_cast<int64_t>(state));
+                    static_cast<int64_t>(last_byte), static_cast<int64_t>(state), at_most);
         HEED_ENSURE(buffer.first() == 0, corrupt, "a state does not live from the start", buffer.first(), 0);
         HEED_ENSURE(buffer.last() == operators, corrupt, "a state does not live to the end", buffer.last(),
                     static_cast<int64_t>(operators));
@@ -194,7 +199,7 @@ class Verification {
     HEED_ENSURE(model_.workspace() == end - state, corrupt, "the workspace is not the largest end of a buffer",
                 static_cast<int64_t>(model_.workspace()), static_cast<int64_t>(end - state));
     HEED_ENSURE(model_.lower_bound() <= model_.workspace(), corrupt, "the lower bound is above the workspace",
-                static_cast<int64_t>(model_.lower_bound()), static_cast<int64_t>(model_.workspace()));
+                static_cast<int64_t>(model_.lower_bound()), static_cast<int64_t>(model_.workspace()), at_most);
     return {};
   }
 
@@ -202,9 +207,9 @@ class Verification {
 
   Status tensor(const format::Tensor& tensor) {
     HEED_ENSURE(tensor.type() <= format::Type::MAX, corrupt, "no such element type",
-                static_cast<int64_t>(tensor.type()), static_cast<int64_t>(format::Type::MAX));
+                static_cast<int64_t>(tensor.type()), static_cast<int64_t>(format::Type::MAX), at_most);
     const uint32_t rank = size(tensor.dims());
-    HEED_ENSURE(rank <= max_rank, corrupt, "the rank is too high", rank, max_rank);
+    HEED_ENSURE(rank <= max_rank, corrupt, "the rank is too high", rank, max_rank, at_most);
     for (uint32_t axis = 0; axis < rank; ++axis) HEED_TRY(expression(tensor.dims()->Get(axis)));
     const uint32_t strides = size(tensor.strides());
     HEED_ENSURE(strides == 0 || strides == rank, corrupt, "there are not as many strides as dimensions", strides, rank);
@@ -213,10 +218,10 @@ class Verification {
     if (tensor.buffer() == -1) {
       const uint64_t end = uint64_t{tensor.constant()} * 64 + tensor.constant_bytes();
       HEED_ENSURE(end <= file_.size(), corrupt, "a constant ends behind the file", static_cast<int64_t>(end),
-                  static_cast<int64_t>(file_.size()));
+                  static_cast<int64_t>(file_.size()), at_most);
     } else {
       HEED_ENSURE(static_cast<uint32_t>(tensor.buffer()) < size(model_.buffers()), corrupt, "no such buffer",
-                  tensor.buffer(), size(model_.buffers()));
+                  tensor.buffer(), size(model_.buffers()), below);
     }
     return {};
   }
@@ -226,7 +231,7 @@ class Verification {
     uint32_t last = tensor.offset();
     for (const auto* sizes : {tensor.dims(), tensor.strides()})
       for (uint32_t i = 0; i < size(sizes); ++i) last = sizes->Get(i) > last ? sizes->Get(i) : last;
-    HEED_ENSURE(last < first, corrupt, "a tensor of the position stands among the others", last, first);
+    HEED_ENSURE(last < first, corrupt, "a tensor of the position stands among the others", last, first, below);
     return {};
   }
 
@@ -244,7 +249,7 @@ class Verification {
   Status operand(int32_t number, uint32_t index, bool output) const {
     if (number == -1) return {};
     HEED_ENSURE(static_cast<uint32_t>(number) < size(model_.tensors()), corrupt, "no such tensor", number,
-                size(model_.tensors()));
+                size(model_.tensors()), below);
     const auto check = [&]() -> Status {
       const int32_t storage = model_.tensors()->Get(static_cast<uint32_t>(number))->buffer();
       if (storage == -1) {
@@ -252,8 +257,10 @@ class Verification {
         return {};
       }
       const format::Buffer& buffer = *model_.buffers()->Get(static_cast<uint32_t>(storage));
-      HEED_ENSURE(buffer.first() <= index, corrupt, "an operand's buffer is not yet alive", index, buffer.first());
-      HEED_ENSURE(index <= buffer.last(), corrupt, "an operand's buffer is no longer alive", index, buffer.last());
+      HEED_ENSURE(buffer.first() <= index, corrupt, "an operand's buffer is not yet alive", index, buffer.first(),
+                  at_least);
+      HEED_ENSURE(index <= buffer.last(), corrupt, "an operand's buffer is no longer alive", index, buffer.last(),
+                  at_most);
       return {};
     };
     Status status = check();
@@ -263,8 +270,9 @@ class Verification {
 
   Status one_operator(const format::Operator& row, uint32_t index) {
     HEED_TRY(spend(sizeof(int32_t) * (uint64_t{size(row.inputs())} + size(row.outputs()) + size(row.absorbed()))));
-    HEED_ENSURE(size(row.inputs()) <= max_inputs, corrupt, "too many inputs", size(row.inputs()), max_inputs);
-    HEED_ENSURE(size(row.outputs()) <= max_outputs, corrupt, "too many outputs", size(row.outputs()), max_outputs);
+    HEED_ENSURE(size(row.inputs()) <= max_inputs, corrupt, "too many inputs", size(row.inputs()), max_inputs, at_most);
+    HEED_ENSURE(size(row.outputs()) <= max_outputs, corrupt, "too many outputs", size(row.outputs()), max_outputs,
+                at_most);
     for (uint32_t i = 0; i < size(row.inputs()); ++i) HEED_TRY(operand(row.inputs()->Get(i), index, false));
     bool writes = false;
     for (uint32_t i = 0; i < size(row.outputs()); ++i) {
@@ -274,7 +282,7 @@ class Verification {
     HEED_ENSURE(writes, corrupt, "an operator has no outputs");
     for (uint32_t i = 0; i < size(row.absorbed()); ++i)
       HEED_ENSURE(row.absorbed()->Get(i) < size(model_.node_names()), corrupt, "no such node name",
-                  row.absorbed()->Get(i), size(model_.node_names()));
+                  row.absorbed()->Get(i), size(model_.node_names()), below);
     HEED_TRY(scratch(row, index));
     HEED_TRY(expression(row.macs()));
     return params(row);
@@ -283,7 +291,7 @@ class Verification {
   Status scratch(const format::Operator& row, uint32_t index) const {
     if (row.scratch() == -1) return {};
     HEED_ENSURE(static_cast<uint32_t>(row.scratch()) < size(model_.buffers()), corrupt, "no such buffer", row.scratch(),
-                size(model_.buffers()));
+                size(model_.buffers()), below);
     const format::Buffer& buffer = *model_.buffers()->Get(static_cast<uint32_t>(row.scratch()));
     HEED_ENSURE(buffer.first() == index, corrupt, "scratch does not begin with its operator", buffer.first(), index);
     HEED_ENSURE(buffer.last() == index, corrupt, "scratch does not end with its operator", buffer.last(), index);
@@ -308,13 +316,13 @@ class Verification {
     const format::Elementwise& program = *row.params_as_Elementwise();
     const uint32_t sources = size(program.sources()), immediates = size(program.immediates());
     const uint32_t instructions = size(program.instructions()), results = size(program.results());
-    HEED_ENSURE(sources <= elementwise_sources, corrupt, "a program has too many sources", sources,
-                elementwise_sources);
+    HEED_ENSURE(sources <= elementwise_sources, corrupt, "a program has too many sources", sources, elementwise_sources,
+                at_most);
     HEED_ENSURE(immediates <= elementwise_immediates, corrupt, "a program has too many immediates", immediates,
-                elementwise_immediates);
+                elementwise_immediates, at_most);
     HEED_ENSURE(instructions <= elementwise_steps, corrupt, "a program has too many steps", instructions,
-                elementwise_steps);
-    HEED_ENSURE(results <= max_outputs, corrupt, "a program has too many results", results, max_outputs);
+                elementwise_steps, at_most);
+    HEED_ENSURE(results <= max_outputs, corrupt, "a program has too many results", results, max_outputs, at_most);
     HEED_TRY(spend(sources * sizeof(format::ElementwiseSource) + immediates * sizeof(uint32_t) +
                    instructions * sizeof(format::ElementwiseInstruction)));
     for (uint32_t i = 0; i < sources; ++i)
@@ -334,7 +342,8 @@ class Verification {
 
   /// Inputs are alive from before the first operator, outputs to the end; both are dense, for the caller's spans.
   Status border(const format::Border& row, bool output) const {
-    HEED_ENSURE(row.tensor() < size(model_.tensors()), corrupt, "no such tensor", row.tensor(), size(model_.tensors()));
+    HEED_ENSURE(row.tensor() < size(model_.tensors()), corrupt, "no such tensor", row.tensor(), size(model_.tensors()),
+                below);
     const auto& tensor = *model_.tensors()->Get(row.tensor());
     HEED_ENSURE(size(tensor.strides()) == 0, corrupt, "an input or output has strides");
     HEED_ENSURE(tensor.buffer() != -1, corrupt, "an input or output is a constant");
@@ -345,7 +354,7 @@ class Verification {
     else
       HEED_ENSURE(buffer.first() == 0, corrupt, "an input does not live from the start", buffer.first(), 0);
     HEED_ENSURE(row.type() <= format::BorderType::MAX, corrupt, "no such type of a model's input or output",
-                static_cast<int64_t>(row.type()), static_cast<int64_t>(format::BorderType::MAX));
+                static_cast<int64_t>(row.type()), static_cast<int64_t>(format::BorderType::MAX), at_most);
     return {};
   }
 
@@ -361,7 +370,7 @@ class Verification {
     for (uint32_t i = 0; i < size(model_.index_checks()); ++i) {
       const auto& row = *model_.index_checks()->Get(i);
       HEED_ENSURE(row.input() < size(model_.inputs()), corrupt, "an index check is of no input", row.input(),
-                  size(model_.inputs()));
+                  size(model_.inputs()), below);
       const auto& input = *model_.inputs()->Get(row.input());
       const auto type = model_.tensors()->Get(input.tensor())->type();
       if (type != format::Type::i32)
@@ -372,16 +381,17 @@ class Verification {
   }
 
   Status state(const format::State& row) const {
-    HEED_ENSURE(row.tensor() < size(model_.tensors()), corrupt, "no such tensor", row.tensor(), size(model_.tensors()));
+    HEED_ENSURE(row.tensor() < size(model_.tensors()), corrupt, "no such tensor", row.tensor(), size(model_.tensors()),
+                below);
     const auto& tensor = *model_.tensors()->Get(row.tensor());
     HEED_ENSURE(tensor.buffer() != -1, corrupt, "a state is a constant");
     const format::Buffer& buffer = *model_.buffers()->Get(static_cast<uint32_t>(tensor.buffer()));
     HEED_ENSURE(in_state(buffer), corrupt, "a state lies in the workspace");
     const uint64_t end = uint64_t{row.constant()} * 64 + row.constant_bytes();
     HEED_ENSURE(end <= file_.size(), corrupt, "a constant ends behind the file", static_cast<int64_t>(end),
-                static_cast<int64_t>(file_.size()));
+                static_cast<int64_t>(file_.size()), at_most);
     HEED_ENSURE(row.constant_bytes() <= buffer.capacity(), corrupt, "a state's first value is larger than the state",
-                row.constant_bytes(), buffer.capacity());
+                row.constant_bytes(), buffer.capacity(), at_most);
     return {};
   }
 
@@ -397,7 +407,7 @@ class Verification {
     for (uint32_t i = 0; i < size(model_.marks()); ++i) {
       const auto& mark = *model_.marks()->Get(i);
       HEED_ENSURE(mark.operator_index() < size(model_.operators()), corrupt, "a mark is of no operator",
-                  mark.operator_index(), size(model_.operators()));
+                  mark.operator_index(), size(model_.operators()), below);
     }
     HEED_ENSURE(size(model_.content_hash()) == 0 || size(model_.content_hash()) == 32, corrupt,
                 "the content hash has a wrong length", size(model_.content_hash()), 32);
@@ -428,6 +438,12 @@ Status verify(std::span<const std::byte> file) {
   const size_t tables = window / 4 < most_tables ? window / 4 : most_tables;
   flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(file.data()), window, 8,
                                  static_cast<flatbuffers::uoffset_t>(tables));
+  // The version first: to read the rest, this build must know what it means.
+  HEED_ENSURE(verifier.VerifyBuffer<format::Head>(format::ModelIdentifier()), corrupt,
+              "the flatbuffer is not well-formed");
+  const uint32_t version = flatbuffers::GetRoot<format::Head>(file.data())->version();
+  constexpr auto current = static_cast<uint32_t>(format::Version::current);
+  HEED_ENSURE(version == current, other_version, "the file is written for another version of heed", version, current);
   HEED_ENSURE(format::VerifyModelBuffer(verifier), corrupt, "the flatbuffer is not well-formed");
   return Verification(file).all();
 }

@@ -11,8 +11,13 @@ class Writer {
   Writer(char* text, size_t size) : text_(text), size_(size) {}
 
   Writer& operator<<(std::string_view string) {
-    // Names come from a file: control characters would reach a terminal.
-    for (const char c : string) put(static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c);
+    // Names come from a file: control characters would reach a terminal. Those from 0x80 to 0x9f are bytes of their own
+    // outside UTF-8, and 0xc2 followed by the byte inside it.
+    for (size_t i = 0; i < string.size();) {
+      const size_t length = character(string.substr(i));
+      for (const char c : length == 0 ? std::string_view("?") : string.substr(i, length)) put(c);
+      i += length == 0 ? 1 : length;
+    }
     return *this;
   }
   Writer& operator<<(int64_t value) {
@@ -36,6 +41,19 @@ class Writer {
   }
 
  private:
+  /// The bytes of the printable UTF-8 character that `text` begins with; 0 where there is none.
+  static size_t character(std::string_view text) {
+    const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+    const unsigned first = byte(0);
+    if (first < 0x80) return first >= 0x20 && first != 0x7f;
+    const size_t length = first >= 0xc2 && first < 0xe0   ? 2
+                          : first >= 0xe0 && first < 0xf0 ? 3
+                          : first >= 0xf0 && first < 0xf5 ? 4
+                                                          : 0;
+    for (size_t i = 1; i < length; ++i)
+      if ((byte(i) & 0xc0) != 0x80) return 0;
+    return first == 0xc2 && byte(1) < 0xa0 ? 0 : length;
+  }
   void put(char c) {
     if (!full()) text_[length_++] = c;
   }

@@ -6,12 +6,16 @@
  *     static heed_session session;
  *     heed_status status = heed_model_load(&model, bytes, size);
  *     if (status.code == HEED_OK) status = heed_session_create(&session, &model, arena, arena_size, NULL);
+ *     if (status.code != HEED_OK) return report(&status);
  *     float* window = heed_session_input(&session, "window").data;
- *     ...
- *     if (status.code == HEED_OK) status = heed_session_run(&session);
+ *     window[0] = ...;
+ *     status = heed_session_run(&session);
  *     const float* forecast = heed_session_output(&session, "forecast").data;
  *
- * Sessions use the model's bytes and the arena, but no longer the heed_model. Handles may be moved with memcpy. */
+ * Sessions use the model's bytes and the arena, but no longer the heed_model. Handles may be moved with memcpy.
+ *
+ * Where load or create fails, the handle is empty, as one of zeros is: it has no inputs, outputs or dimensions, and a
+ * session of it is refused with HEED_INVALID_ARGUMENT, as are resize and run of an empty session. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -50,10 +54,14 @@ typedef enum heed_code {
   HEED_NOT_A_MODEL = 30, /* no flatbuffer with the identifier HEED */
   HEED_CORRUPT,          /* an index, size, offset or overlap that cannot be */
   HEED_CONTRACT,         /* an operator's shapes or parameters */
+  HEED_OTHER_VERSION,    /* the file was written for another version of the format */
   /* the target's */
   HEED_ISA_UNAVAILABLE = 50,
   HEED_TOO_LARGE /* the model needs more than this target can address */
 } heed_code;
+
+/* What `expected` is to `found`. */
+typedef enum heed_limit { HEED_EXACTLY, HEED_AT_MOST, HEED_AT_LEAST, HEED_BELOW } heed_limit;
 
 typedef struct heed_status {
   heed_code code;
@@ -61,6 +69,7 @@ typedef struct heed_status {
   int32_t tensor_index;   /* -1: none */
   int32_t has_values;     /* whether found and expected mean something */
   int64_t found, expected;
+  heed_limit limit;
   const char* what;  /* a sentence without values */
   const char* where; /* name of the operator, input or dimension; may be empty */
 } heed_status;
@@ -112,6 +121,7 @@ heed_dimension heed_model_dimension(const heed_model* model, uint32_t index);
  * ----------------------------------------------------------------------------------------------------------- */
 
 typedef enum heed_isa {
+  HEED_ISA_BEST, /* the highest level that this processor and this build have */
   HEED_ISA_PORTABLE,
   HEED_ISA_AVX2,
   HEED_ISA_AVXVNNI,
@@ -121,7 +131,7 @@ typedef enum heed_isa {
   HEED_ISA_DOTPROD,
   HEED_ISA_I8MM
 } heed_isa;
-/* The highest level that this processor and this build have. */
+/* What HEED_ISA_BEST stands for. */
 heed_isa heed_best_isa(void);
 
 /* Runs task(context, index, thread) for every index in [0, count) and returns after the last one; `thread` is in [0,
@@ -129,30 +139,31 @@ heed_isa heed_best_isa(void);
 typedef void (*heed_task)(void* context, uint32_t index, uint32_t thread);
 typedef void (*heed_parallel_for)(void* pool, uint32_t count, heed_task task, void* context);
 
+/* All zeros is what NULL stands for: the best instruction set, the caller's thread alone. */
 typedef struct heed_options {
   heed_isa isa;                   /* a ceiling: each operator takes its best variant at or below it */
   heed_parallel_for parallel_for; /* NULL: the caller's thread does everything */
   void* pool;
-  uint32_t threads; /* from 1 */
+  uint32_t threads; /* the caller's counts; 0 is taken as 1 */
 } heed_options;
 
-/* Lays the model out in `arena`, which begins at a multiple of 64. `options` NULL: the best instruction set, one
- * thread. */
+/* Lays the model out in `arena`, which begins at a multiple of 64. `options` may be NULL. */
 heed_status heed_session_create(heed_session* session, const heed_model* model, void* arena, size_t arena_bytes,
                                 const heed_options* options);
 
-/* The elements of an input or output, dense in the current dimensions, row-major. `data` is NULL where there is none of
- * this name. An input's elements are undefined after a run; an output's stand until the next run, resize or reset. */
+/* The elements of an input or output, dense in the current dimensions, row-major. `data` is NULL where there is none of this
+ * name or index. Booleans are bytes, non-zero is true. An input's elements are undefined after a run; an output's stand until
+ * the next run, resize or reset. A view taken before a resize is stale after it. */
 typedef struct heed_view {
   void* data;
   size_t count;
   heed_type type;
   int32_t rank;
   int32_t dims[HEED_MAX_RANK];
+  int32_t strides[HEED_MAX_RANK]; /* in elements */
 } heed_view;
 heed_view heed_session_input(heed_session* session, const char* name);
 heed_view heed_session_output(const heed_session* session, const char* name);
-/* `index` is below the model's count. */
 heed_view heed_session_input_at(heed_session* session, uint32_t index);
 heed_view heed_session_output_at(const heed_session* session, uint32_t index);
 
@@ -172,6 +183,22 @@ heed_status heed_session_run(heed_session* session);
 void heed_session_reset(heed_session* session);
 /* How far the states that grow have grown; -1 where none does. Up to *upper (may be NULL) a run is possible. */
 int32_t heed_session_position(const heed_session* session, int32_t* upper);
+
+/* What an observer sees while a model runs; any function may be NULL. It is called in the float mode of the run (subnormals
+ * are zero). */
+typedef struct heed_observer {
+  void* context;
+  /* After each operator, for each of its outputs, which may be strided. */
+  void (*output)(void* context, uint32_t operator_index, uint32_t output, const heed_view* value);
+  /* Attention's weights, row by row: `weights` is [keys], normalised. With several threads it may be called from any of them,
+   * from several at once. */
+  void (*weights)(void* context, uint32_t operator_index, int32_t batch, int32_t head, int32_t query, const float* weights,
+                  size_t keys);
+  /* After each operator: for timing. */
+  void (*after)(void* context, uint32_t operator_index);
+} heed_observer;
+/* From now on run tells `observer`, which stays valid and in its place meanwhile; NULL: nobody. */
+void heed_session_observe(heed_session* session, const heed_observer* observer);
 
 /* SHA-256 of `size` bytes as 64 lower-case hexadecimal digits and a final zero: the hash that `heed run` prints. */
 void heed_sha256(const void* bytes, size_t size, char hex[65]);

@@ -25,13 +25,14 @@ struct Options {
   Parallel parallel{};   // heed_threads offers one; the default is the caller's thread alone
 };
 
-/// What an observer sees while a model runs. Costs no arena and nothing when absent.
+/// What an observer sees while a model runs. Costs no arena and nothing when absent. It is called in the float mode of
+/// the run (subnormals are zero).
 struct Observer {
   void* context = nullptr;
   /// After each operator, for each of its outputs.
   void (*output)(void* context, uint32_t operator_index, uint32_t output, const Tensor& value) = nullptr;
   /// Attention's weights, row by row, of operator `operator_index`: `weights` is [keys], normalised. With several
-  /// threads it may be called from any of them.
+  /// threads it may be called from any of them, from several at once.
   void (*weights)(void* context, uint32_t operator_index, int batch, int head, int query,
                   std::span<const float> weights) = nullptr;
   /// After each operator: for timing.
@@ -50,8 +51,9 @@ class Session {
   static Result<Session> create(const Model& model, std::span<std::byte> arena, const Options& options = {});
 
   /// The elements of an input or output, dense in the current dimensions, row-major; empty where the name or the type
-  /// is not the model's. T is float, int32_t, int8_t or uint8_t (booleans too: 0 or 1). An input's elements
-  /// are undefined after `run`; an output's stand until the next run, resize or reset.
+  /// is not the model's. T is float, int32_t, int8_t or uint8_t (booleans too: non-zero is true). An input's elements
+  /// are undefined after `run`; an output's stand until the next run, resize or reset. Spans and tensors taken before a
+  /// resize are stale after it.
   template <class T>
   std::span<T> input(std::string_view name) {
     return elements<T>(find(name, true));
@@ -60,7 +62,8 @@ class Session {
   std::span<const T> output(std::string_view name) const {
     return elements<const T>(find(name, false));
   }
-  /// The same without a static type; no shape where there is no such name.
+  /// The same without a static type; no shape where there is no such name. Indices are below the model's counts, here
+  /// and below.
   Tensor input(std::string_view name) const { return find(name, true); }
   Tensor output(std::string_view name) const { return find(name, false); }
   Tensor input(uint32_t index) const { return tensor(model_.input(index).tensor); }
@@ -69,7 +72,8 @@ class Session {
   /// Sets one dimension, or several at once; all inputs must be written again. The state stays. Nothing changes where
   /// the status is not ok.
   ///
-  /// Errors: invalid_argument (no such dimension), dimension_out_of_range, constraint_broken, corrupt, contract.
+  /// Errors: invalid_argument (no such dimension; the status points at the caller's name), dimension_out_of_range,
+  /// constraint_broken, corrupt, contract.
   struct Setting {
     std::string_view dimension;
     int32_t value;
@@ -92,8 +96,8 @@ class Session {
   /// How far the states that grow have grown; -1 where none does. See Model::position.
   int32_t position() const;
 
-  /// From now on `run` tells `observer` (borrowed; null: nobody).
-  void observe(const Observer* observer) { observer_ = observer; }
+  /// From now on `run` tells `observer`, of which a copy is kept (null: nobody).
+  void observe(const Observer* observer) { observer_ = observer == nullptr ? Observer{} : *observer; }
 
   const Model& model() const { return model_; }
   /// The instruction set whose code operator `index` takes.
@@ -138,7 +142,7 @@ class Session {
 
   Model model_;
   Tables* tables_ = nullptr;  // at the arena's start; state and workspace follow
-  const Observer* observer_ = nullptr;
+  Observer observer_;
   Parallel parallel_;
 };
 

@@ -9,6 +9,7 @@
 /// it concerns and the two values that disagree.
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 
 namespace heed {
@@ -27,6 +28,7 @@ enum class Code : uint8_t {
   not_a_model = 30,  // no flatbuffer with the identifier HEED
   corrupt,           // an index, size, offset or overlap that cannot be
   contract,          // an operator's shapes or parameters
+  other_version,     // the file was written for another version of the format
   // The target's.
   isa_unavailable = 50,
   too_large,  // the model needs more than this target can address
@@ -35,15 +37,19 @@ enum class Code : uint8_t {
 /// "ok", "invalid argument", ...
 const char* name(Code code);
 
-/// Plain data: all strings are literals or lie in the model's bytes.
+/// What `expected` is to `found`.
+enum class Limit : uint8_t { exactly, at_most, at_least, below };
+
+/// Plain data: all strings are literals, lie in the model's bytes, or are the caller's own.
 struct [[nodiscard]] Status {
   Code code = Code::ok;
   const char* what = "";        // a sentence without values
-  const char* where = "";       // name of the operator, input or dimension; may be empty
+  std::string_view where = "";  // name of the operator, input or dimension; may be empty
   int32_t operator_index = -1;  // -1: none
   int32_t tensor_index = -1;    // -1: none
   int64_t found = 0, expected = 0;
   bool has_values = false;  // whether found and expected mean something
+  Limit limit = Limit::exactly;
 
   bool ok() const { return code == Code::ok; }
 

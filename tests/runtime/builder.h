@@ -84,6 +84,7 @@ struct Builder {
     std::string name;
   };
 
+  uint32_t version = static_cast<uint32_t>(format::Version::current);
   std::vector<Dimension> dimensions;
   std::vector<format::ExpressionNode> expressions;
   std::vector<Constraint> constraints;
@@ -394,9 +395,9 @@ struct Builder {
                                  position->step, position->expressions, position->tensors);
     const auto producer = fbb.CreateString("tests");
     format::FinishModelBuffer(
-        fbb, format::CreateModel(fbb, producer, dimension_rows, fbb.CreateVectorOfStructs(expressions), constraint_rows,
-                                 fbb.CreateVectorOfStructs(buffer_rows), tensor_rows, operator_rows, input_rows,
-                                 output_rows, check_rows, mark_rows, fbb.CreateVector(fusion_rows), names,
+        fbb, format::CreateModel(fbb, version, producer, dimension_rows, fbb.CreateVectorOfStructs(expressions),
+                                 constraint_rows, fbb.CreateVectorOfStructs(buffer_rows), tensor_rows, operator_rows,
+                                 input_rows, output_rows, check_rows, mark_rows, fbb.CreateVector(fusion_rows), names,
                                  workspace.value_or(end - state), lower_bound.value_or(alive()),
                                  file_bytes.value_or(total), fbb.CreateVector(hash), state, state_rows, position_row));
     return {fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize()};

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "runtime/writer.h"
 #include "tests/runtime/models.h"
 
 using namespace heed;
@@ -141,4 +142,34 @@ TEST_CASE("a status describes itself") {
                           Code::dimension_out_of_range, Code::constraint_broken, Code::not_a_model, Code::corrupt,
                           Code::contract, Code::isa_unavailable, Code::too_large})
     CHECK(name(code) != std::string("unknown"));
+}
+
+TEST_CASE("statuses read right") {
+  Status status{.code = Code::corrupt, .what = "what", .where = "where", .found = 5, .expected = 4, .has_values = true};
+  CHECK(describe(status) == "corrupt: what ('where'): found 5, expected 4");
+  status.limit = Limit::at_most;
+  CHECK(describe(status) == "corrupt: what ('where'): found 5, expected at most 4");
+  status.limit = Limit::at_least;
+  CHECK(describe(status) == "corrupt: what ('where'): found 5, expected at least 4");
+  status.limit = Limit::below;
+  CHECK(describe(status) == "corrupt: what ('where'): found 5, expected below 4");
+}
+
+TEST_CASE("names from a file reach a terminal without control characters") {
+  const auto written = [](std::string_view name) {
+    char text[64];
+    Writer out(text, sizeof text);
+    out << name;
+    return std::string(text, out.finish());
+  };
+  CHECK(written("plain/name_0") == "plain/name_0");
+  CHECK(written("\x1b[2J\x7f\n") == "?[2J??");
+  CHECK(written("\x9b"
+                "2J \x80\x85") == "?2J ??");
+  CHECK(written("\xc2\x9b"
+                "2J") == "??2J");
+  CHECK(written("\xc3\x84 \xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0") ==
+        "\xc3\x84 \xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0");
+  CHECK(written("\xe2\x82") == "??");
+  CHECK(written("\xff\xc0\x9b") == "???");
 }

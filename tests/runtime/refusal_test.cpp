@@ -71,6 +71,18 @@ TEST_CASE("what is no file of heed") {
   broken[3] = std::byte{0x7f};  // the root table lies far outside
   check_refused(refusal(broken), {Code::corrupt, "the flatbuffer is not well-formed"});
 
+  Builder older = elementwise_example();
+  const int64_t current = older.version;
+  for (const uint32_t version : {0u, 2u + older.version, ~0u}) {
+    older.version = version;
+    check_refused(refusal(older.bytes()),
+                  {Code::other_version, "the file is written for another version of heed", version, current});
+  }
+  // Nothing else of it is looked at.
+  Bytes newer = older.bytes();
+  newer.resize(newer.size() - 64);
+  CHECK(refusal(newer).code == Code::other_version);
+
   const auto size = static_cast<int64_t>(good.size());
   check_refused(Model::load({good.data(), good.size() - 64}).status(),
                 {Code::corrupt, "the file's length is not the one it states", size - 64, size});
@@ -501,6 +513,27 @@ TEST_CASE("inputs, outputs and notes") {
                                         static_cast<int32_t>(late.inputs[1].tensor)});
 }
 
+TEST_CASE("what is read or given back has been written") {
+  Builder good = block_example();
+  const auto find = [&](const char* name) {
+    for (size_t i = 0; i < good.tensors.size(); ++i)
+      if (good.tensors[i].name == name) return static_cast<int32_t>(i);
+    return -1;
+  };
+  const int32_t qkv = find("qkv"), y = find("y");
+  // The projection writes elsewhere.
+  const int32_t aside = good.buffer(54 * 48 * 4, 1, 1);
+  good.tensors.push_back(good.tensors[static_cast<size_t>(qkv)]);
+  good.tensors.back().buffer = aside;
+  good.place();
+  refused(good, [&](B& b) { b.operators[1].outputs[0] = static_cast<int32_t>(b.tensors.size()) - 1; },
+          {Code::corrupt, "an operand is read before it is written", 0, 0, "attention", 2, find("q")});
+  refused(good, [&](B& b) { b.operators[5].outputs[0] = b.operators[5].inputs[0]; },
+          {Code::corrupt, "an output is never written", 0, 0, "y", -1, y});
+  refused(good, [&](B& b) { b.inputs.clear(), b.checks.clear(); },
+          {Code::corrupt, "an operand is read before it is written", 0, 0, "embedding", 0, find("ids")});
+}
+
 TEST_CASE("sharing of storage between the operands of one operator") {
   // Two rows of x in one buffer; y may replace x, or lie apart from it, but not overlap it.
   const auto model = [](int32_t y_offset, OperatorKind kind, std::vector<std::byte> params) {
@@ -639,12 +672,13 @@ TEST_CASE("what run and resize refuse") {
   check_refused(session->run(), {Code::index_out_of_range, "an index is outside its table", 50, 50, "ids", -1,
                                  static_cast<int32_t>(model->input(0).tensor)});
   ids[7] = -51;
-  check_refused(session->run(), {Code::index_out_of_range, "an index is outside its table", -51, 50, "ids", -1,
+  check_refused(session->run(), {Code::index_out_of_range, "an index is outside its table", -51, -50, "ids", -1,
                                  static_cast<int32_t>(model->input(0).tensor)});
   ids[7] = -50;
   CHECK(session->run().ok());
 
-  check_refused(session->resize("width", 1), {Code::invalid_argument, "the model has no such dimension"});
+  check_refused(session->resize("width", 1),
+                {Code::invalid_argument, "the model has no such dimension", 0, 0, "width"});
   check_refused(session->resize("tokens", 0),
                 {Code::dimension_out_of_range, "the dimension is below its lower bound", 0, 1, "tokens"});
   check_refused(session->resize("tokens", 10),

@@ -144,6 +144,10 @@ TEST_CASE("a constraint of the position ends the runs") {
   CHECK(running.session->position() == 1);
   running.session->reset();
   CHECK(running.session->run().ok());
+
+  b.constraints.back().right = b.size(0);
+  CHECK(refusal(b).what == std::string("no position leaves room for a run"));
+  CHECK(refusal(b).code == Code::constraint_broken);
 }
 
 TEST_CASE("an input may have the size of the position") {
@@ -240,4 +244,8 @@ TEST_CASE("state through the C interface") {
   CHECK(heed_session_position(&session, nullptr) == 8);
   heed_session_reset(&session);
   CHECK(heed_session_position(&session, nullptr) == 0);
+  heed_session empty{};
+  heed_session_reset(&empty);
+  CHECK(heed_session_position(&empty, &upper) == -1);
+  CHECK(upper == -1);
 }

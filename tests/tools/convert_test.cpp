@@ -45,7 +45,7 @@ Graph every_operator() {
   const ValueId scores = g.add(Matmul{}, {y, g.add(Transpose{{0, 2, 1}}, {y})});      // [1, tokens, tokens]
   const ValueId distance = g.map(Step::i_sub, {g.add(Iota{{tokens, 1}, 0}, {}), g.add(Iota{{tokens}, 0}, {})});
   const ValueId decay =
-      g.map(Step::f_div, {g.map(Step::i_to_f, {distance}), g.map(Step::i_to_f, {g.add(Size{tokens}, {})})});
+      g.map(Step::f_div, {g.map(Step::i_to_f, {distance}), g.map(Step::i_to_f, {g.add(tools::Size{tokens}, {})})});
   const ValueId weights = g.add(Softmax{2}, {g.map(Step::f_fma, {g.map(Step::f_tanh, {scores}), g.scalar(2), decay})});
   const ValueId wide =
       g.add(Conv{{{3, 1, 1, 1, 1}}, 2, Activation::relu}, {y, g.constant({3, 12, 32}), g.constant({32})});

@@ -84,7 +84,7 @@ TEST_CASE("moving elements") {
   CHECK(whole(Expand{{2, Expression::dimension("n")}}, {&one}) == Integers{1, 1, 1, 2, 2, 2});
   CHECK(whole(Iota{{2, 3}, 1}, {}) == Integers{0, 1, 2, 0, 1, 2});
   CHECK(whole(Iota{{2, 3}, 0}, {}) == Integers{0, 0, 0, 1, 1, 1});
-  CHECK(whole(Size{2 * Expression::dimension("n")}, {}) == Integers{6});
+  CHECK(whole(tools::Size{2 * Expression::dimension("n")}, {}) == Integers{6});
   CHECK_THROWS_AS(run(Slice{{0, 2}, {1, 1}, {2, 2}}, {&x}), Error);
   const Literal nothing = integers({0, 3}, {});
   CHECK(whole(Transpose{{1, 0}}, {&nothing}).empty());

@@ -142,7 +142,7 @@ TEST_CASE_FIXTURE(Heads, "attention: the last query sees every key") {
   // Queries end where the keys end: key <= query + (keys - queries).
   const Expression offset = keys - queries;
   const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
-  const ValueId visible = map(Step::i_less_equal, {key, map(Step::i_add, {query, add_node(Size{offset}, {})})});
+  const ValueId visible = map(Step::i_less_equal, {key, map(Step::i_add, {query, add_node(tools::Size{offset}, {})})});
   end(select(visible, scores(), number(-infinity)));
   Optimised done(*this, sizes);
   CHECK(fused(done).inputs.size() == 3);

@@ -32,7 +32,7 @@ struct Fixture {
   ValueId shape(const Dims& dims) {
     std::vector<ValueId> parts;
     for (const Expression& dim : dims)
-      parts.push_back(graph.add_value(Reshape{{1}}, {graph.add_value(Size{dim}, {}, "size")}, "size"));
+      parts.push_back(graph.add_value(Reshape{{1}}, {graph.add_value(tools::Size{dim}, {}, "size")}, "size"));
     return graph.add_value(Concat{0}, parts, "shape");
   }
   Dims symbols(ValueId id) const { return graph.value(id).symbols.value_or(Dims{}); }

@@ -294,8 +294,14 @@ TEST_CASE("split, concat, pad") {
   check({"Pad", {m, integers({1, 0}), absent, integers({-1})}, {}, {1, 3}}, {2, 3}, {0, 1, 2, 0, 3, 4});
   check({"Pad", {booleans({1}), integers({1, 0})}, {}, {1}}, {2}, {0, 1});
   CHECK(refusal({"Pad", {x, integers({-3, -3})}, {}, {1}}) == "node 'Pad_0' (Pad): a size of -1");
-  CHECK(refusal({"Pad", {x, integers({1, 1})}, {{"mode", "reflect"}}, {1}}) ==
-        "node 'Pad_0' (Pad): attribute 'mode' = 'reflect' is not supported, only 'constant'");
+  check({"Pad", {x, integers({2, 3})}, {{"mode", "reflect"}}, {1}}, {10}, {2, 1, 0, 1, 2, 3, 4, 3, 2, 1});
+  check({"Pad", {m, integers({0, 1, 1, 0})}, {{"mode", "reflect"}}, {1}}, {3, 3}, {2, 1, 2, 4, 3, 4, 2, 1, 2});
+  check({"Pad", {m, integers({0, 2, 1, 0})}, {{"mode", "edge"}}, {1}}, {3, 4}, {1, 1, 1, 2, 3, 3, 3, 4, 3, 3, 3, 4});
+  CHECK(refusal({"Pad", {x, integers({5, 0})}, {{"mode", "reflect"}}, {1}}) == "node 'Pad_0' (Pad): a size of -1");
+  CHECK(refusal({"Pad", {x, integers({-1, 0})}, {{"mode", "edge"}}, {1}}) ==
+        "node 'Pad_0' (Pad): mode 'edge' with the negative padding -1");
+  CHECK(refusal({"Pad", {x, integers({1, 1})}, {{"mode", "wrap"}}, {1}}) ==
+        "node 'Pad_0' (Pad): attribute 'mode' = 'wrap' is not supported, only 'constant', 'reflect' and 'edge'");
 }
 
 TEST_CASE("spaces and depths") {

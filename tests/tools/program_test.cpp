@@ -74,10 +74,10 @@ TEST_CASE("iota and sizes are sources without memory") {
   const ValueId row = g.add(Reshape{{tokens, 1}}, {g.add(Iota{{tokens}, 0}, {})}),
                 column = g.add(Iota{{tokens}, 0}, {});
   const ValueId mask = g.map(Step::i_less_equal, {column, row});
-  const ValueId scaled = g.map(Step::i_to_f, {g.map(Step::i_mul, {column, g.add(Size{tokens * 2}, {})})});
+  const ValueId scaled = g.map(Step::i_to_f, {g.map(Step::i_mul, {column, g.add(tools::Size{tokens * 2}, {})})});
   g.output(g.map(Step::f_select, {mask, scaled, g.input({tokens, tokens})}));
   g.output(column);
-  g.output(g.add(Size{tokens + 1}, {}));
+  g.output(g.add(tools::Size{tokens + 1}, {}));
   const File file = g.check({{{"tokens", 1}}, {{"tokens", 20}}});
   const auto& op = file.lowered.operators;
   CHECK(std::all_of(op.begin(), op.end(), [](const LoweredOperator& o) { return o.kind == Kind::elementwise; }));

@@ -611,4 +611,51 @@ TEST_CASE("a story is told a token at a time") {
   }
 }
 
+TEST_CASE("voice activity frame by frame, its state in the session") {
+  const fs::path folder = models / "silero";
+  if (!is_here(folder / "vad_lstm_16k.onnx")) return;
+  const auto model = [&](const char* state) {
+    return convert(folder / "vad_lstm_16k.onnx", {{"sequence=512"}, {state}, {"sr=16000"}, {}});
+  };
+  const Converted carried = model("state=stateN"), handed = model("none");
+  CHECK(carried.report.state == 2 * 128 * 4);
+  CHECK(carried.bytes == convert(folder / "vad_lstm_16k.onnx", {{"sequence=512"}, {}, {"sr=16000"}, {}}).bytes);
+  Running own(carried.bytes), callers(handed.bytes);
+  std::ifstream file(folder / "speech_test.wav", std::ios::binary);
+  const std::string wave{std::istreambuf_iterator<char>(file), {}};
+  std::vector<float> state(2 * 128, 0.0f);
+  int speech = 0;
+  constexpr int frames = 200, length = 512;
+  REQUIRE(wave.size() >= 44 + frames * length * 2);
+  for (int frame = 0; frame < frames; ++frame) {
+    for (Session* session : {&*own.session, &*callers.session}) {
+      const auto input = session->input<float>("input");
+      REQUIRE(input.size() == length);
+      for (size_t i = 0; i < length; ++i) {
+        int16_t sample = 0;
+        std::memcpy(&sample, wave.data() + 44 + (static_cast<size_t>(frame) * length + i) * 2, 2);
+        input[i] = static_cast<float>(sample) / 32768;
+      }
+    }
+    std::ranges::copy(state, callers.session->input<float>("state").begin());
+    REQUIRE(own.session->run().ok());
+    REQUIRE(callers.session->run().ok());
+    std::ranges::copy(callers.session->output<float>("stateN"), state.begin());
+    CHECK(own.session->output<float>("output")[0] == callers.session->output<float>("output")[0]);
+    speech += own.session->output<float>("output")[0] > 0.5f;
+  }
+  CHECK(speech > frames / 4);
+}
+
+TEST_CASE("noise suppression finds its state by Keras' names") {
+  for (const char* name : {"model_1.onnx", "model_2.onnx"}) {
+    if (!is_here(models / "dtln" / name)) return;
+    const Converted converted = convert(models / "dtln" / name, {});
+    CHECK(converted.report.state == 2 * 128 * 2 * 4);
+    Running running(converted.bytes);
+    CHECK(running.model->input_count() == 1);
+    CHECK(running.model->output_count() == 1);
+  }
+}
+
 }  // namespace heed::test

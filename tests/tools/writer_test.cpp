@@ -35,8 +35,8 @@ TEST_CASE("the file holds dimensions, constraints and expressions as the device 
   g.graph.constraints.push_back({tools::Constraint::Relation::equal, Expression::modulo(n, 2), 0});
   const Expression half = Expression::divide(n, 2);
   g.output(g.add(Slice{{half, 0}, {1, 1}, {n - half, 3}}, {x}));
-  g.output(g.map(Step::i_add,
-                 {g.add(Size{Expression::minimum(7 * n - 20, 100)}, {}), g.add(Size{Expression::maximum(n, 10)}, {})}));
+  g.output(g.map(Step::i_add, {g.add(tools::Size{Expression::minimum(7 * n - 20, 100)}, {}),
+                               g.add(tools::Size{Expression::maximum(n, 10)}, {})}));
   const File file = g.check({{{"n", 2}}, {{"n", 16}}, {{"n", 40}}});
   const Aligned bytes(file.bytes);
   const auto model = Model::load(bytes.span());

@@ -277,11 +277,40 @@ void tile(Lowering& l) {
   l.result(0, l.reshape(l.expand(l.reshape(x.id, split), wide), joined), x.type);
 }
 
+/// Around x along an axis: its elements mirrored about the first and the last one, or these repeated.
+ValueId extend(Lowering& l, ValueId x, int axis, const std::string& mode, const Expression& before,
+               const Expression& after) {
+  const Dims dims = l.dims(x);
+  const Expression size = dims[at(axis)];
+  const auto part = [&](const Expression& start, int64_t step, const Expression& count) {
+    Slice slice{std::vector<Expression>(dims.size()), std::vector<int64_t>(dims.size(), 1), dims};
+    slice.starts[at(axis)] = start;
+    slice.steps[at(axis)] = step;
+    slice.dims[at(axis)] = count;
+    return l.add(std::move(slice), {x});
+  };
+  const auto side = [&](const Expression& count, const Expression& edge, const Expression& mirrored) {
+    if (l.range(count).lower < 0) refuse("mode '{}' with the negative padding {}", mode, count.text());
+    if (mode == "edge") {
+      Dims repeated = dims;
+      repeated[at(axis)] = count;
+      return l.expand(part(edge, 1, 1), repeated);
+    }
+    l.expect_size(size - 1 - count);  // no element is mirrored twice
+    return part(mirrored, -1, count);
+  };
+  std::vector<ValueId> parts{x};
+  if (!before.is_constant(0)) parts.insert(parts.begin(), side(before, 0, before));
+  if (!after.is_constant(0)) parts.push_back(side(after, size - 1, size - 2));
+  return parts.size() == 1 ? x : l.add(Concat{axis}, parts);
+}
+
 void pad(Lowering& l) {
   const Operand x = l.operand(0);
   const int rank = l.rank(x.id);
   const std::string mode = l.text("mode", "constant");
-  if (mode != "constant") refuse("attribute 'mode' = '{}' is not supported, only 'constant'", mode);
+  if (mode != "constant" && mode != "reflect" && mode != "edge")
+    refuse("attribute 'mode' = '{}' is not supported, only 'constant', 'reflect' and 'edge'", mode);
   const std::vector<Expression> pads = l.sizes(1);
   std::vector<int> axes(at(rank));
   std::iota(axes.begin(), axes.end(), 0);
@@ -294,6 +323,12 @@ void pad(Lowering& l) {
     value = given.type == Type::f32   ? given.floats()[0]
             : given.type == Type::i32 ? static_cast<float>(given.integers()[0])
                                       : static_cast<float>(given.booleans()[0]);
+  }
+  if (mode != "constant") {
+    ValueId y = x.id;
+    for (size_t i = 0; i < axes.size(); ++i) y = extend(l, y, axes[i], mode, pads[i], pads[i + axes.size()]);
+    l.result(0, y, x.type);
+    return;
   }
   // Negative pads crop.
   ValueId y = x.id;

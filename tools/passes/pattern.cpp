@@ -26,22 +26,6 @@ const Node* producer(const Graph& graph, ValueId id) {
   return &graph.node(graph.value(id).producer);
 }
 
-bool is_product(const Graph& graph, ValueId id) {
-  return made_by<Matmul>(graph, id) || made_by<Conv>(graph, id);
-}
-
-Activation activation_of(const Graph& graph, ValueId product) {
-  const auto* matmul = made_by<Matmul>(graph, product);
-  return matmul != nullptr ? matmul->activation : made_by<Conv>(graph, product)->activation;
-}
-
-Operation with_activation(const Operation& product, Activation activation) {
-  Operation result = product;
-  if (auto* matmul = std::get_if<Matmul>(&result)) matmul->activation = activation;
-  if (auto* conv = std::get_if<Conv>(&result)) conv->activation = activation;
-  return result;
-}
-
 bool is_view(const Graph& graph, ValueId id) {
   return made_by<Reshape>(graph, id) || made_by<Transpose>(graph, id) || made_by<Expand>(graph, id) ||
          made_by<Slice>(graph, id);

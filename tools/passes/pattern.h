@@ -21,13 +21,6 @@ const Op* made_by(const Graph& graph, ValueId id) {
   return node == nullptr ? nullptr : std::get_if<Op>(&node->operation);
 }
 
-/// Whether a value is a sum of products with an epilogue, matmul or conv; operands: x, weights, bias?, residual?.
-bool is_product(const Graph& graph, ValueId id);
-/// The activation at its end.
-Activation activation_of(const Graph& graph, ValueId product);
-/// The same operation with another activation.
-Operation with_activation(const Operation& product, Activation activation);
-
 /// True of what reshapes, transposes, expands and slices make: elements of their operand, none computed.
 bool is_view(const Graph& graph, ValueId id);
 

@@ -261,11 +261,12 @@ class Writer {
     const auto name_table = builder.CreateVector(node_names);
     const auto hash = builder.CreateVector(std::vector<uint8_t>(32, 0));
     const auto state_table = builder.CreateVector(states);
-    builder.Finish(format::CreateModel(builder, producer, dimension_table, expression_table, constraint_table,
-                                       buffer_table, tensor_table, operator_table, inputs, outputs, check_table,
-                                       mark_table, fusion_table, name_table, plan_.workspace, plan_.lower_bound,
-                                       file_bytes, hash, plan_.state, state_table, position),
-                   format::ModelIdentifier());
+    builder.Finish(
+        format::CreateModel(builder, static_cast<uint32_t>(format::Version::current), producer, dimension_table,
+                            expression_table, constraint_table, buffer_table, tensor_table, operator_table, inputs,
+                            outputs, check_table, mark_table, fusion_table, name_table, plan_.workspace,
+                            plan_.lower_bound, file_bytes, hash, plan_.state, state_table, position),
+        format::ModelIdentifier());
     const auto* bytes = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
     return {bytes, bytes + builder.GetSize()};
   }
