@@ -7,6 +7,7 @@
 
 #include "kernels/activation.h"
 #include "kernels/attention/attention.h"
+#include "kernels/conv/conv.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/recurrent/recurrent.h"
@@ -135,6 +136,17 @@ TEST_CASE("operators: scratch never wraps") {
               call.input(x, nullptr).input(w, nullptr).input(r, nullptr).input(b, nullptr);
               check(call.absent_output().output(h, nullptr), 64.0 * panels * batch * (4.0 * chunk + 4 + 2));
             }
+        break;
+      case OperatorKind::conv:
+        for (const int kernel : {1, 1 << 14})
+          for (const int stride : {1, 1 << 16}) {
+            const ConvParams params{
+                Activation::none, 0, 255, 0, 1, {{kernel, kernel, 1}, {1, 1, stride}, {1, 1, 1}, {0, 0, 0}}};
+            const Shape x = shape_of(Type::f32, {1, 1, 1, 1, 4}), w = shape_of(Type::f32, {0, kernel * kernel * 4, 16}),
+                        y = shape_of(Type::f32, {1, 1, 1, 1, 0});
+            check(Call(conv_operator, &params).input(x, nullptr).input(w, nullptr).output(y, nullptr),
+                  16.0 * kernel * kernel * (254.0 * stride + 1));
+          }
         break;
       default:  // the others have none
         CHECK(operator_of(static_cast<OperatorKind>(kind)).scratch({}) == 0);

@@ -90,6 +90,20 @@ class Generator {
       case OperatorKind::recurrent:
         recurrent();
         break;
+      case OperatorKind::conv:
+        conv();
+        break;
+      case OperatorKind::pool: {
+        const Dims dims = image(size());
+        const PoolParams params{static_cast<Pooling>(below(3)),
+                                {},
+                                window(),
+                                {below(3), below(3), below(3)},
+                                {below(3), below(3), below(3)}};
+        add(OperatorKind::pool, params, {input(Type::f32, dims, Layout::last_dense)},
+            {output(Type::f32, {dims[0], below(3), below(5), below(20), dims[4]})});
+        break;
+      }
       case OperatorKind::count:
         break;
     }
@@ -199,6 +213,40 @@ class Generator {
          maybe(one_in(2) ? Type::f32 : Type::boolean, {batch, heads, tq, tk}), maybe(Type::boolean, {batch, tk}),
          maybe(Type::f32, {heads}), tq + tk > 0 ? maybe(Type::f32, {heads, tq + tk - 1}) : -1},
         {output(Type::f32, {batch, heads, tq, dv})});
+  }
+
+  Dims image(int32_t channels) { return {below(3), 1 + below(2), below(5), below(30), channels}; }
+  /// Where it ends is said by the output, wherever that is: what lies outside is padding.
+  Window window() {
+    Window window{};
+    for (int axis = 0; axis < 3; ++axis) {
+      window.kernel[axis] = 1 + below(axis + 2);
+      window.strides[axis] = 1 + below(3);
+      window.dilations[axis] = 1 + below(3);
+      window.before[axis] = below(3) * below(3);
+    }
+    return window;
+  }
+
+  void conv() {
+    const bool depthwise = one_in(3);
+    const int32_t groups = depthwise ? 1 + below(40) : 1 + below(3), channels = depthwise ? groups : groups * below(4),
+                  outputs = depthwise ? groups : groups * size();
+    const Dims x = image(channels), y{x[0], below(3), below(4), below(20), outputs};
+    const ConvParams params{static_cast<Activation>(below(activation_count)),
+                            depthwise,
+                            static_cast<uint8_t>(1 + below(13)),
+                            0,
+                            groups,
+                            window()};
+    const int32_t taps = params.window.kernel[0] * params.window.kernel[1] * params.window.kernel[2];
+    add(OperatorKind::conv, params,
+        {input(Type::f32, x, Layout::last_dense),
+         depthwise ? input(Type::f32, {taps, channels}, Layout::dense)
+                   : input(Type::f32, {groups * ((outputs / groups + 15) / 16), taps * (channels / groups), 16},
+                           Layout::dense),
+         maybe(Type::f32, {outputs}, Layout::last_dense), maybe(Type::f32, y, Layout::last_dense)},
+        {output(Type::f32, y)});
   }
 
   void recurrent() {
