@@ -17,6 +17,8 @@ namespace heed::tools {
 struct ConvertOptions {
   /// `--dim NAME=LO..HI` and `--dim INPUT:AXIS=LO..HI`, as written; `NAME=N` fixes a size.
   std::vector<std::string> dims;
+  /// What a message adds options to, ready to be copied.
+  std::string command = "heed convert MODEL.onnx";
 };
 
 /// What a person wants to know after a conversion.
@@ -31,9 +33,11 @@ struct Report {
     std::string concept_name;
     std::string node;    // first node that differs
     std::string reason;  // what was found and what was expected there
+    std::string end;     // the ONNX node that ends the region
   };
   std::vector<Fused> fused;
   std::vector<Missed> missed;
+  int attentions = 0;  // softmaxes whose result weights a sum, fused or not
   std::vector<std::string> notes;  // dimensions made one, constraints, defaults taken
   std::map<std::string, int> onnx_operators;   // before: ONNX operator: count
   std::map<std::string, int> heed_operators;   // after

@@ -47,6 +47,11 @@ TEST_CASE_FIXTURE(Fixture, "views meet and cancel") {
     const ValueId y = canonical(transpose(reshape(turned, {batch, 4, 6, 5}), {0, 1, 3, 2}));
     CHECK(y == x);
   }
+  SUBCASE("axes are split before they are turned, and meet what merged them") {
+    const ValueId turned = transpose(reshape(x, {batch, 20, 6}), {2, 0, 1});
+    const ValueId y = canonical(transpose(reshape(turned, {6, batch, 4, 5}), {1, 2, 3, 0}));
+    CHECK(y == x);
+  }
   SUBCASE("through maps") {
     const ValueId turned = transpose(x, {0, 1, 3, 2});
     const ValueId y = canonical(transpose(times(one(Step::f_exp, turned), 2), {0, 1, 3, 2}));
@@ -63,6 +68,17 @@ TEST_CASE_FIXTURE(Fixture, "views meet and cancel") {
     canonical(add(transpose(square, {1, 0}), square));
     CHECK(nodes<Transpose>() == 1);
   }
+}
+
+TEST_CASE_FIXTURE(Fixture, "exp of a log-softmax is a softmax; weights come first in their product") {
+  const ValueId x = input("x", {batch, 4, 5}), values = input("values", {batch, 6, 5});
+  const ValueId weights = one(Step::f_exp, add_node(Softmax{2, true}, {x}));
+  canonical(matmul(values, transpose(weights, {0, 2, 1})));
+  CHECK(nodes<Map>() == 0);
+  CHECK(nodes<Softmax>() == 1);
+  for (const NodeId id : graph.order())
+    if (std::holds_alternative<Matmul>(graph.node(id).operation))
+      CHECK(made_by<Softmax>(graph, graph.node(id).inputs[0]));
 }
 
 TEST_CASE_FIXTURE(Fixture, "what broadcasts need not be expanded") {

@@ -468,6 +468,31 @@ Result softmax_last(Graph& graph, ValueId out) {
   return build.transpose(build.add(Softmax{rank - 1, log}, {build.transpose(x, swap)}), swap);
 }
 
+// exp of a log-softmax.
+Result exponentials(Graph& graph, ValueId out) {
+  const auto* exponential = operands_of(graph, out, Step::f_exp);
+  const auto* softmax = exponential == nullptr ? nullptr : made_by<Softmax>(graph, (*exponential)[0]);
+  if (softmax == nullptr || !softmax->log) return std::nullopt;
+  const int axis = softmax->axis;
+  const ValueId logarithm = (*exponential)[0], x = producer(graph, logarithm)->inputs[0];
+  return Builder(graph, out, {logarithm}).add(Softmax{axis}, {x});
+}
+
+// Softmax weights that are the second operand of a product: A W = (W' A')', so that they always come first.
+Result weights_first(Graph& graph, ValueId out) {
+  const auto* matmul = made_by<Matmul>(graph, out);
+  if (matmul == nullptr || matmul->activation != Activation::none || producer(graph, out)->inputs.size() != 2)
+    return std::nullopt;
+  const ValueId a = producer(graph, out)->inputs[0], b = producer(graph, out)->inputs[1];
+  const auto weights = [&](ValueId id) {
+    while (is_view(graph, id)) id = producer(graph, id)->inputs[0];
+    return made_by<Softmax>(graph, id) != nullptr;
+  };
+  if (weights(a) || !weights(b)) return std::nullopt;
+  const Builder build(graph, out);
+  return build.swap_last(build.add(Matmul{}, {build.swap_last(b), build.swap_last(a)}));
+}
+
 // A number times a product with constant weights is in the weights.
 Result scales_into_weights(Graph& graph, ValueId out) {
   const auto times = scaled(graph, out);
@@ -498,6 +523,8 @@ constexpr Rewrite rewrites[] = {
     needless_expands,
     regular_gathers,
     softmax_last,
+    exponentials,
+    weights_first,
     scales_into_weights,
 };
 
