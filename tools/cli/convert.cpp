@@ -44,10 +44,24 @@ void print_fused(const Report& report) {
       if (count <= 2) at += (at.empty() ? "" : ", ") + fused.node;
       if (count == 3) at += ", ...";
     }
-    table.add({name, std::to_string(count), std::to_string(nodes), fmt::format("{:.1e}", error), at});
+    const bool counted = name == "attention" && report.attentions > 0;
+    table.add({name, counted ? fmt::format("{} of {}", count, report.attentions) : std::to_string(count),
+               std::to_string(nodes), fmt::format("{:.1e}", error), at});
   }
   fmt::print("\n");
   table.print();
+}
+
+/// The command as it was given, to be copied; what a shell would read otherwise is quoted.
+std::string command_line(const ConvertCommand& command) {
+  const auto quoted = [](const std::string& text) {
+    constexpr const char* plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,+@%";
+    return !text.empty() && text.find_first_not_of(plain) == text.npos ? text : "'" + text + "'";
+  };
+  std::string line = "heed convert " + quoted(command.onnx.string());
+  if (command.output) line += " -o " + quoted(command.output->string());
+  for (const std::string& dim : command.dims) line += " --dim " + quoted(dim);
+  return line;
 }
 
 }  // namespace
@@ -56,11 +70,12 @@ void convert(const ConvertCommand& command) {
   std::filesystem::path output = command.onnx;
   output.replace_extension(".heed");
   if (command.output) output = *command.output;
+  check_output("-o", output, {command.onnx});
 
   Converted converted;
   {
     Progress progress;
-    converted = convert(command.onnx, ConvertOptions{command.dims},
+    converted = convert(command.onnx, ConvertOptions{command.dims, command_line(command)},
                         [&](const std::string& stage, double share) { progress.show(stage, share); });
   }
   write_file(output, converted.bytes);
