@@ -427,33 +427,6 @@ Result needless_expands(Graph& graph, ValueId out) {
   return std::nullopt;
 }
 
-// Constant indices at equal distances are a slice.
-Result regular_gathers(Graph& graph, ValueId out) {
-  const auto* gather = made_by<Gather>(graph, out);
-  if (gather == nullptr) return std::nullopt;
-  const auto along = static_cast<size_t>(gather->axis);
-  const ValueId table = producer(graph, out)->inputs[0], index = producer(graph, out)->inputs[1];
-  const auto size = graph.value(table).dims[along].constant();
-  if (!graph.value(index).constant || !size || graph.value(index).constant->dims.size() > 1) return std::nullopt;
-  std::vector<int64_t> places;
-  for (const int64_t place : graph.value(index).constant->integers()) {
-    places.push_back(place < 0 ? place + *size : place);
-    if (places.back() < 0 || places.back() >= *size) return std::nullopt;
-  }
-  if (places.empty()) return std::nullopt;
-  const int64_t step = places.size() > 1 ? places[1] - places[0] : 1;
-  for (size_t i = 1; i < places.size(); ++i)
-    if (step == 0 || places[i] - places[i - 1] != step) return std::nullopt;
-  Dims dims = graph.value(table).dims;
-  Slice slice{std::vector<Expression>(dims.size()), std::vector<int64_t>(dims.size(), 1), {}};
-  slice.starts[along] = places[0];
-  slice.steps[along] = step;
-  dims[along] = static_cast<int64_t>(places.size());
-  slice.dims = dims;
-  const Builder build(graph, out);
-  return build.reshape(build.add(slice, {table}), graph.value(out).dims);
-}
-
 // Softmax runs over the last axis.
 Result softmax_last(Graph& graph, ValueId out) {
   const auto* softmax = made_by<Softmax>(graph, out);
@@ -521,7 +494,7 @@ constexpr Rewrite rewrites[] = {
     views_sink_below_maps,
     reshapes_sink_below_products,
     needless_expands,
-    regular_gathers,
+    counting_gathers,
     softmax_last,
     exponentials,
     weights_first,

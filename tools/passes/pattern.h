@@ -52,6 +52,9 @@ std::optional<int> trailing_axes(const Graph& graph, const Node& reduce);
 /// Values that depend on no input of the graph: constants, positions, sizes.
 bool depends_on_dimensions_only(const Graph& graph, ValueId id);
 
+/// A gather by an index that counts, from constants, positions and sizes, as a slice.
+std::optional<ValueId> counting_gathers(Graph& graph, ValueId out);
+
 /// True where exactly one node (or output of the graph) reads the value.
 bool read_once(const Graph& graph, ValueId id);
 

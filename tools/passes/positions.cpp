@@ -115,7 +115,7 @@ std::optional<Counting> counting(const Graph& graph, ValueId id) {
 
 }  // namespace
 
-std::optional<ValueId> gathers_that_count(Graph& graph, ValueId out) {
+std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
   const auto* gather = made_by<Gather>(graph, out);
   if (gather == nullptr) return std::nullopt;
   const auto along = static_cast<size_t>(gather->axis);
