@@ -157,6 +157,10 @@ TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands bes
     is_causal = false;
     end(select(wide, scores(), number(-infinity)));
   }
+  SUBCASE("by a large number") {
+    is_causal = false;
+    end(add(scores(), select(wide, number(0), number(-1e9f))));
+  }
   SUBCASE("and causal in one mask") {
     end(select(map(Step::b_and, {causal(queries, keys), wide}), scores(), number(-infinity)));
   }
@@ -184,13 +188,13 @@ TEST_CASE_FIXTURE(Heads, "attention: other masks and biases are tensors") {
     CHECK(fused(done).inputs[3] == mask);
   }
   SUBCASE("a large number keeps its place: a row without keys stays a mean") {
-    const ValueId keep = input("keep", {batch, 1, 1, keys}, Type::boolean);
+    const ValueId keep = input("keep", {batch, 1, queries, keys}, Type::boolean);
     end(select(keep, scores(), number(-1e9f)));
     Optimised done(*this, sizes);
     const Node& node = fused(done);
     REQUIRE(node.inputs.size() == 4);
     CHECK(graph.value(node.inputs[3]).type == Type::f32);
-    CHECK(graph.value(node.inputs[3]).dims == Dims{batch, 1, 1, keys});
+    CHECK(graph.value(node.inputs[3]).dims == Dims{batch, 1, queries, keys});
   }
   SUBCASE("an additive tensor, scaled after it was added") {
     const ValueId bias = input("bias", {4, queries, keys});

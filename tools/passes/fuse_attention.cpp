@@ -587,8 +587,9 @@ class Fuser {
     kept = as_scores(kept, mask.scores);
     const Dims dims = build_.dims(kept);
     const bool of_keys = dims[1].is_constant(1) && dims[2].is_constant(1) && dims[3] == mask.scores.back();
-    ValueId& place = mask.finite ? finite_mask_ : of_keys ? padding_ : mask_;
-    if (!mask.finite && of_keys) kept = build_.reshape(kept, {dims[0], dims[3]});
+    // Of keys alone the finite mask is key padding too: only a sample that hides every key gives zeros, not a mean.
+    ValueId& place = of_keys ? padding_ : mask.finite ? finite_mask_ : mask_;
+    if (of_keys) kept = build_.reshape(kept, {dims[0], dims[3]});
     place = place == no_value ? kept : build_.map(Step::b_and, {place, kept});
   }
 

@@ -102,6 +102,16 @@ std::optional<Counting> counting(const Graph& graph, ValueId id) {
                                    result.steps[axis] = operands[0].steps[static_cast<size_t>(op.permutation[axis])];
                                  return result;
                                },
+                               [&](const Slice& op) -> Outcome {
+                                 Counting result = operands[0];
+                                 for (size_t axis = 0; axis < result.steps.size(); ++axis) {
+                                   result.start = result.start + op.starts[axis] * result.steps[axis];
+                                   if (std::abs(op.steps[axis]) >= most) return std::nullopt;
+                                   result.steps[axis] *= op.steps[axis];
+                                   if (std::abs(result.steps[axis]) >= most) return std::nullopt;
+                                 }
+                                 return result;
+                               },
                                [&](const Map& op) -> Outcome {
                                  for (size_t i = 0; i < operands.size(); ++i)
                                    operands[i] = expanded(operands[i], dims_of(i), value.dims);
