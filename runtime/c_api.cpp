@@ -51,7 +51,7 @@ HEED_SAME(Isa::neon, HEED_ISA_NEON - 1);
 HEED_SAME(Isa::dotprod, HEED_ISA_DOTPROD - 1);
 HEED_SAME(Isa::i8mm, HEED_ISA_I8MM - 1);
 #undef HEED_SAME
-static_assert(HEED_ISA_BEST == 0 && heed::isa_count == HEED_ISA_I8MM);
+static_assert(HEED_ISA_BEST == 0 && heed::isa_count == HEED_ISA_I8MM && sizeof(heed_isa) == sizeof(uint32_t));
 static_assert(heed::max_rank == HEED_MAX_RANK);
 
 const Model& of(const heed_model* model) {
@@ -191,9 +191,10 @@ heed_status heed_session_create(heed_session* session, const heed_model* model, 
   const auto create = [&]() -> heed::Result<Session> {
     if (empty(of(model))) return refuse("there is no model");
     const heed_options given = options == nullptr ? heed_options{} : *options;
-    const auto isa = static_cast<uint32_t>(given.isa == HEED_ISA_BEST ? heed_best_isa() : given.isa) - 1;
-    if (isa >= heed::isa_count) return refuse("there is no such instruction set");
-    const heed::Options chosen{static_cast<heed::Isa>(isa),
+    uint32_t isa;  // C may put any number in its enum, which C++ may then not look at
+    std::memcpy(&isa, &given.isa, sizeof isa);
+    if (isa > heed::isa_count) return refuse("there is no such instruction set");
+    const heed::Options chosen{isa == HEED_ISA_BEST ? heed::best_isa() : static_cast<heed::Isa>(isa - 1),
                                {given.parallel_for, given.pool, given.threads == 0 ? 1 : given.threads}};
     return Session::create(of(model), {static_cast<std::byte*>(arena), arena == nullptr ? 0 : arena_bytes}, chosen);
   };

@@ -24,6 +24,8 @@ struct ConvertOptions {
   std::vector<std::string> sets = {};
   /// `--limit 'past + tokens <= 512'`: constraints on the dimensions.
   std::vector<std::string> limits = {};
+  /// What a message adds options to, ready to be copied.
+  std::string command = "heed convert MODEL.onnx";
 };
 
 /// What a person wants to know after a conversion.
@@ -38,9 +40,11 @@ struct Report {
     std::string concept_name;
     std::string node;    // first node that differs
     std::string reason;  // what was found and what was expected there
+    std::string end;     // the ONNX node that ends the region
   };
   std::vector<Fused> fused;
   std::vector<Missed> missed;
+  int attentions = 0;                         // softmaxes whose result weights a sum, fused or not
   std::vector<std::string> notes;             // dimensions made one, constraints, defaults taken
   std::map<std::string, int> onnx_operators;  // before: ONNX operator: count
   std::map<std::string, int> heed_operators;  // after

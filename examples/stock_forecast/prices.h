@@ -30,6 +30,7 @@ static void* allocate_aligned(size_t size) {
 static void* read_whole(const char* path, size_t* size) {
   FILE* file = fopen(path, "rb");
   if (file == NULL) fail("cannot be opened", path);
+  if (fgetc(file) == EOF) fail("is empty, or no file", path); /* a directory can be opened, not read */
   fseek(file, 0, SEEK_END);
   *size = (size_t)ftell(file);
   rewind(file);
@@ -45,9 +46,13 @@ static void read_prices(const char* path, struct prices* prices) {
   if (file == NULL) fail("cannot be opened", path);
   char line[128];
   prices->count = 0;
-  while (fgets(line, sizeof line, file) != NULL && prices->count < most_prices) {
-    const int i = prices->count;
-    if (sscanf(line, "%10[0-9-],%f", prices->date[i], &prices->close[i]) == 2) ++prices->count;
+  while (fgets(line, sizeof line, file) != NULL) {
+    char date[11];
+    float close;
+    if (sscanf(line, "%10[0-9-],%f", date, &close) != 2) continue;
+    if (prices->count == most_prices) fail("more lines than `most_prices`", path);
+    memcpy(prices->date[prices->count], date, sizeof date);
+    prices->close[prices->count++] = close;
   }
   fclose(file);
   if (prices->count < 10 * days) fail("too few lines \"date,close\"", path);
@@ -58,7 +63,8 @@ static int first_test_day(const struct prices* prices) {
   return prices->count * 4 / 5;
 }
 
-/* Least squares on the five prices, scaled like the models' by the window's minimum and maximum; fitted by train.py. */
+/* Least squares on the five prices, scaled like the models' by the window's minimum and maximum; fitted by train.py to
+ * the training years of sp500.csv, whatever prices it is used on. */
 static float linear_fit(const float* window) {
   static const float weights[days] = {0.038118f, -0.025961f, 0.067514f, -0.004012f, 0.977611f}, bias = -0.011100f;
   float low = window[0], high = window[0], sum = bias;
@@ -91,7 +97,7 @@ static void print_forecasts(struct prices* prices) {
   printf("%d test days, error in dollars  mean     rms\n", prices->count - first_test_day(prices));
   print_error("model", prices, prices->forecast);
   print_error("tomorrow is like today", prices, today);
-  print_error("linear fit", prices, line);
+  print_error("linear fit to the S&P 500", prices, line);
 }
 
 static void write_forecasts(const char* path, const struct prices* prices) {
@@ -100,7 +106,8 @@ static void write_forecasts(const char* path, const struct prices* prices) {
   fprintf(file, "date,close,forecast\n");
   for (int i = first_test_day(prices); i < prices->count; ++i)
     fprintf(file, "%s,%.2f,%.4f\n", prices->date[i], prices->close[i], prices->forecast[i]);
-  fclose(file);
+  const int failed = ferror(file);
+  if (fclose(file) != 0 || failed) fail("cannot be written", path);
 }
 
 #endif

@@ -6,7 +6,7 @@ example scales the whole series to [0, 1] first, and makes one of two mistakes:
 
   * A scaler fitted on all years leaks the future: the training years are scaled by the maximum of the test years.
   * A scaler fitted on the training years leaves the test years out of its range: this index ends at 2,900 dollars,
-    the training years at 2,070, so the network is asked about inputs up to 1.6 that it has never seen.
+    the training years at no more than 2,075, so the network is asked about inputs up to 1.6 that it has never seen.
 
 Here each window is scaled by its own minimum and maximum, which are known on the day of the forecast. So nothing
 leaks, every year looks alike to the network, and whoever runs the model has no scaler to carry beside it.

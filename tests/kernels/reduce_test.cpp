@@ -78,7 +78,8 @@ void equal_on_every_isa(const View& view, const ReduceParams& params, const std:
   const Shape x_shape = view.x(type), y_shape = view.y(to_int ? Type::i32 : Type::f32);
   const size_t outputs = static_cast<size_t>(element_count(y_shape));
   std::vector<float> expected(outputs);  // bits of either type
-  Call(reduce_operator, &params).input(x_shape, x.data()).output(y_shape, expected.data()).run(Isa::portable);
+  const Guarded<T> given(x);
+  Call(reduce_operator, &params).input(x_shape, given.data()).output(y_shape, expected.data()).run(Isa::portable);
   for (const Isa isa : simd_isas()) {
     const Guarded<T> in(x, params.last_index ? Edge::begin : Edge::end);
     const Guarded<float> out(outputs);

@@ -146,10 +146,12 @@ TEST_CASE("the command line") {
   CHECK(has(heed({"--version"}).out, "heed 0."));
   for (const char* verb : {"convert", "inspect", "run", "bench", "attention"}) CHECK(heed({verb, "--help"}).code == 0);
   CHECK(heed({}).code == 2);
-  CHECK(heed({"transmogrify"}).code == 2);
+  const Outcome no_verb = heed({"transmogrify"});
+  CHECK(no_verb.code == 2);
+  CHECK(has(no_verb.err, "transmogrify: there is no such verb; known are convert, inspect, run, bench, attention\n"));
   CHECK(heed({"inspect"}).code == 2);
   CHECK(heed({"inspect", "--colour", transformer()}).code == 2);
-  CHECK(heed({"run", transformer()}).code == 2);
+  CHECK(has(heed({"run", transformer()}).err, "input 'window' is missing; given: nothing"));
   CHECK(heed({"run", transformer(), "--input", windows, "--threads", "0"}).code == 2);
   CHECK(heed({"run", transformer(), "--input", windows, "--threads", "many"}).code == 2);
   for (const char* verb : {"compare", "selftest"}) {
@@ -170,6 +172,46 @@ TEST_CASE("the command line") {
   const Outcome nowhere = heed({"inspect", "no/such/model.heed"});
   CHECK(nowhere.code == 2);
   CHECK(has(nowhere.err, "no/such/model.heed"));
+}
+
+TEST_CASE("standard output that cannot be written to is the machine's fault") {
+  for (const char* verb : {"inspect", "bench"}) {
+    const Folder folder;
+    const std::string command = quoted(HEED_BINARY_DIR "/heed") + " " + verb + " " + quoted(transformer()) +
+                                " >/dev/full 2>" + quoted(folder / "err");
+    const int status = std::system(command.c_str());
+    CHECK(WEXITSTATUS(status) == 3);
+    CHECK(load(folder / "err") == "heed: standard output cannot be written to\n");
+  }
+}
+
+TEST_CASE("no file that is read is written, nor one called -") {
+  const Folder folder;
+  fs::copy(stock / "transformer.onnx", folder / "m.onnx");
+  fs::copy(windows, folder / "d.npz");
+  fs::copy(transformer(), folder / "m.heed");
+  fs::create_symlink(folder / "m.heed", folder / "link.png");
+  const std::string onnx = load(folder / "m.onnx"), data = load(folder / "d.npz"), model = load(folder / "m.heed");
+  const std::string again = (folder.path / "." / "d.npz").string();
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"convert", folder / "m.onnx", "-o", folder / "m.onnx"},
+        {"run", folder / "m.heed", "--input", folder / "d.npz", "--output", again},
+        {"attention", folder / "m.heed", "--input", folder / "d.npz", "-o", folder / "link.png"}}) {
+    const Outcome outcome = heed(arguments);
+    CHECK(outcome.code == 2);
+    CHECK(has(outcome.err, "which would be lost"));
+  }
+  CHECK(load(folder / "m.onnx") == onnx);
+  CHECK(load(folder / "d.npz") == data);
+  CHECK(load(folder / "m.heed") == model);
+  CHECK(has(heed({"convert", folder / "m.onnx", "-o", "-"}).err, "-o -: is no file"));
+  CHECK(heed({"run", folder / "m.heed", "--input", folder / "d.npz", "--output", "-"}).code == 2);
+  CHECK(!fs::exists("-"));
+  // A link to a file that is not there yet stays a link.
+  fs::create_symlink("new.heed", folder / "later.heed");
+  CHECK(heed({"convert", folder / "m.onnx", "-o", folder / "later.heed"}).code == 0);
+  CHECK(fs::is_symlink(folder / "later.heed"));
+  CHECK(fs::is_regular_file(folder / "new.heed"));
 }
 
 TEST_CASE("options of later versions are refused, each with what is possible now") {
@@ -453,6 +495,47 @@ TEST_CASE("every unsupported operator is named at once") {
   CHECK(folder.files() == 1);
 }
 
+TEST_CASE("messages of convert name what is wrong in the model's own words") {
+  using test::DataType;
+  const Folder folder;
+  const auto told = [&](const std::string& bytes, std::vector<std::string> options = {}) {
+    std::ofstream(folder / "m.onnx", std::ios::binary) << bytes;
+    options.insert(options.begin(), {"convert", folder / "m.onnx"});
+    const Outcome outcome = heed(options);
+    return outcome.out + outcome.err;
+  };
+  CHECK(has(told("#!/usr/bin/env python3\nimport onnx\n"), "is damaged, or not an ONNX file"));
+  CHECK(has(told(test::OnnxBuilder()
+                     .input("x", DataType::f32, {2, 3})
+                     .initializer<int64_t>("b", {3}, {1, 2, 3})
+                     .node("Add", {"x", "b"}, {"y"}, {}, "add")
+                     .output("y")
+                     .bytes()),
+            "operands of types float32 and int64"));
+  CHECK(has(told(test::OnnxBuilder()
+                     .input("x", DataType::f32, {"rows", 3})
+                     .node("Relu", {"x"}, {"y"})
+                     .output("y", DataType::f32, test::Axes{"rows", 4})
+                     .bytes(),
+                 {"--dim", "rows=1..4"}),
+            "output 'y' is declared as [rows, 4], the graph computes [rows, 3]"));
+  const std::string open =
+      test::OnnxBuilder().input("x", DataType::f32, {"rows", "columns"}).node("Relu", {"x"}, {"y"}).output("y").bytes();
+  CHECK(has(told(open, {"--dim", "rows=1..4"}),
+            "with your own numbers: heed convert " + (folder / "m.onnx") + " --dim rows=1..4 --dim columns=1..128\n"));
+  CHECK(told(open, {"--dim", "rows=0", "--dim", "columns=0..3"}).find("internal error") == std::string::npos);
+}
+
+TEST_CASE("a model without inputs runs") {
+  const Folder folder;
+  std::ofstream(folder / "m.onnx", std::ios::binary)
+      << test::OnnxBuilder().initializer<float>("c", {2}, {1, 2}).node("Neg", {"c"}, {"y"}).output("y").bytes();
+  REQUIRE(heed({"convert", folder / "m.onnx"}).code == 0);
+  const Outcome outcome = heed({"run", folder / "m.heed"});
+  CHECK(outcome.code == 0);
+  CHECK(has(outcome.out, "-1"));
+}
+
 TEST_CASE("NaN and infinities are data, and are pointed at") {
   const Folder folder;
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
@@ -466,6 +549,9 @@ TEST_CASE("NaN and infinities are data, and are pointed at") {
   CHECK(std::isfinite(forecast[0]));
   CHECK(std::isnan(forecast[1]));
   CHECK(std::isfinite(forecast[2]));
+  const Outcome drawn = heed({"attention", transformer(), "--input", folder / "d.npz", "-o", folder / "map.png"});
+  CHECK(drawn.code == 0);
+  CHECK(drawn.err == outcome.err);
 }
 
 TEST_CASE("state goes on from sample to sample with --sequence, and inspect shows it") {
@@ -500,13 +586,13 @@ TEST_CASE("state goes on from sample to sample with --sequence, and inspect show
     std::memcpy(array.data.data(), values.data(), array.data.size());
     return array;
   };
-  const auto output = [&](const char* name) {
-    for (const auto& [key, array] : read_npz(folder / "out.npz"))
-      if (key == name) {
-        const auto* values = reinterpret_cast<const float*>(array.data.data());
-        return std::vector<float>(values, values + array.count());
-      }
-    return std::vector<float>();
+  const auto output = [&](const std::string& name) {  // of all samples
+    std::vector<float> all;
+    for (const auto& [key, array] : read_npz(folder / "out.npz")) {
+      const auto* values = reinterpret_cast<const float*>(array.data.data());
+      if (key.starts_with(name + "/")) all.insert(all.end(), values, values + array.count());
+    }
+    return all;
   };
   NamedArrays samples{{"x", floats({3, 2}, {1, 2, 3, 4, 5, 6})}};
   for (int64_t i = 0; i < 3; ++i)
@@ -605,7 +691,7 @@ TEST_CASE("bench --json keeps its contract") {
   for (const char* dim : {"batch=65", "batch=0", "tokens=3", "batch", "batch=x", "batch=3x"}) {
     const Outcome refused = heed({"bench", transformer(), "--dim", dim});
     CHECK(refused.code == 2);
-    CHECK(has(refused.err, "--dim"));
+    CHECK(has(refused.err, "--dim " + std::string(dim)));
   }
 }
 
@@ -624,8 +710,50 @@ TEST_CASE("attention draws a PNG") {
       heed({"attention", transformer(), "--input", windows, "-o", folder / "map.png", "--sample", "64"});
   CHECK(beyond.code == 2);
   CHECK(has(beyond.err, "the data has 64 samples"));
+  const Outcome before =
+      heed({"attention", transformer(), "--input", windows, "-o", folder / "map.png", "--sample", "-1"});
+  CHECK(before.code == 2);
+  CHECK(has(before.err, "not in range"));
   CHECK(heed({"attention", transformer(), "--input", windows, "-o", folder / "no/map.png"}).code == 3);
   CHECK(folder.files() == 0);
+}
+
+TEST_CASE("attention draws every head of the chosen sample where batch and heads are one axis") {
+  // nn.MultiheadAttention: [time, batch, 8] as [time, 4 * batch, 2]. The pictures of two samples that trade places do
+  // too.
+  using test::DataType;
+  const Folder folder;
+  test::OnnxBuilder builder;
+  builder.input("x", DataType::f32, {3, "batch", 8})
+      .initializer<int64_t>("split", {3}, {3, -1, 2})
+      .initializer<int64_t>("merged", {3}, {3, -1, 8})
+      .node("Reshape", {"x", "split"}, {"s"})
+      .node("Transpose", {"s"}, {"q"}, {{"perm", std::vector<int64_t>{1, 0, 2}}})
+      .node("Transpose", {"s"}, {"k"}, {{"perm", std::vector<int64_t>{1, 2, 0}}})
+      .node("MatMul", {"q", "k"}, {"scores"})
+      .node("Softmax", {"scores"}, {"weights"}, {{"axis", int64_t{-1}}})
+      .node("MatMul", {"weights", "q"}, {"o"})
+      .node("Transpose", {"o"}, {"t"}, {{"perm", std::vector<int64_t>{1, 0, 2}}})
+      .node("Reshape", {"t", "merged"}, {"y"})
+      .output("y");
+  std::ofstream(folder / "m.onnx", std::ios::binary) << builder.bytes();
+  REQUIRE(heed({"convert", folder / "m.onnx", "--dim", "batch=1..4"}).code == 0);
+  std::vector<float> one(48), two(48);
+  for (size_t i = 0; i < 48; ++i) {
+    one[i] = std::sin(static_cast<float>(i * i));
+    two[i / 16 * 16 + (i + 8) % 16] = one[i];
+  }
+  write_npz(folder / "one.npz", {{"x", floats({3, 2, 8}, one)}});
+  write_npz(folder / "two.npz", {{"x", floats({3, 2, 8}, two)}});
+  const auto drawn = [&](const char* data, const char* sample) {
+    const Outcome outcome =
+        heed({"attention", folder / "m.heed", "--input", folder / data, "-o", folder / "a.png", "--sample", sample});
+    return outcome.code == 0 ? load(folder / "a.png") : outcome.err;
+  };
+  // The title names the sample, and is the same for the same number.
+  CHECK(drawn("one.npz", "0") != drawn("two.npz", "0"));
+  CHECK(drawn("one.npz", "1") != drawn("two.npz", "1"));
+  CHECK(has(drawn("one.npz", "2"), "the data has 2 samples"));
 }
 
 TEST_CASE("what is no model is refused") {

@@ -157,6 +157,10 @@ TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands bes
     is_causal = false;
     end(select(wide, scores(), number(-infinity)));
   }
+  SUBCASE("by a large number") {
+    is_causal = false;
+    end(add(scores(), select(wide, number(0), number(-1e9f))));
+  }
   SUBCASE("and causal in one mask") {
     end(select(map(Step::b_and, {causal(queries, keys), wide}), scores(), number(-infinity)));
   }
@@ -184,13 +188,13 @@ TEST_CASE_FIXTURE(Heads, "attention: other masks and biases are tensors") {
     CHECK(fused(done).inputs[3] == mask);
   }
   SUBCASE("a large number keeps its place: a row without keys stays a mean") {
-    const ValueId keep = input("keep", {batch, 1, 1, keys}, Type::boolean);
+    const ValueId keep = input("keep", {batch, 1, queries, keys}, Type::boolean);
     end(select(keep, scores(), number(-1e9f)));
     Optimised done(*this, sizes);
     const Node& node = fused(done);
     REQUIRE(node.inputs.size() == 4);
     CHECK(graph.value(node.inputs[3]).type == Type::f32);
-    CHECK(graph.value(node.inputs[3]).dims == Dims{batch, 1, 1, keys});
+    CHECK(graph.value(node.inputs[3]).dims == Dims{batch, 1, queries, keys});
   }
   SUBCASE("an additive tensor, scaled after it was added") {
     const ValueId bias = input("bias", {4, queries, keys});
@@ -272,6 +276,125 @@ TEST_CASE("attention: scores that change between batch and heads on their way") 
   CHECK(node.inputs.size() == 5);
 }
 
+TEST_CASE("attention: batch and heads that are one axis are told apart where a reshape merged them") {
+  // As nn.MultiheadAttention makes it: [time, batch, heads * depth] seen as [time, batch * heads, depth].
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8), time = w.dimension("time", 1, 16);
+  const ValueId q = w.input("q", {time, batch, 32}), k = w.input("k", {time, batch, 32}),
+                v = w.input("v", {time, batch, 32});
+  const auto split = [&](ValueId x) { return w.transpose(w.reshape(x, {time, 4 * batch, 8}), {1, 0, 2}); };
+  ValueId scores = w.matmul(split(w.times(q, 0.5f)), w.transpose(split(k), {0, 2, 1}));
+  bool padded = false;
+  SUBCASE("no mask") {}
+  SUBCASE("padding, repeated for every head") {
+    padded = true;
+    const ValueId keep = w.input("keep", {batch, time}, Type::boolean);
+    const ValueId wide = w.expand(w.reshape(keep, {batch, 1, 1, time}), {batch, 4, 1, time});
+    scores = w.select(w.reshape(wide, {4 * batch, 1, time}), scores, w.number(-infinity));
+  }
+  w.output(w.reshape(w.transpose(w.matmul(w.softmax(scores), split(v)), {1, 0, 2}), {time, batch, 32}));
+  Optimised done(w, {{"batch", 2}, {"time", 5}});
+  CHECK(done.fused("attention") == 1);
+  const Node& node = done.the<Attention>();
+  for (size_t i = 0; i < 3; ++i) CHECK(w.graph.value(node.inputs[i]).dims == Dims{batch, 4, time, 8});
+  CHECK(node.inputs.size() == (padded ? 5 : 3));
+  if (padded) CHECK(w.graph.value(node.inputs[4]).dims == Dims{batch, time});
+  for (size_t i = 0; i < 3; ++i) {  // views that move nothing: one transpose of a split
+    const ValueId split_axes = producer(w.graph, node.inputs[i])->inputs[0];
+    CHECK(made_by<Transpose>(w.graph, node.inputs[i]));
+    CHECK(made_by<Reshape>(w.graph, split_axes));
+    CHECK(!is_view(w.graph, producer(w.graph, split_axes)->inputs[0]));
+  }
+}
+
+TEST_CASE("attention: one query, however its scores and weights are turned") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId query = w.input("query", {batch, 8}), states = w.input("states", {batch, 5, 8});
+  const ValueId turned = w.transpose(states, {0, 2, 1});
+  ValueId scores = no_value;
+  SUBCASE("a column, the weights on the right") {
+    scores = w.reshape(w.matmul(states, w.reshape(query, {batch, 8, 1})), {batch, 5});
+    const ValueId weights = w.softmax(w.times(scores, 0.25f));
+    w.output(w.reshape(w.matmul(turned, w.reshape(weights, {batch, 5, 1})), {batch, 8}));
+  }
+  SUBCASE("a row without its axis") {
+    scores = w.reshape(w.matmul(w.reshape(query, {batch, 1, 8}), turned), {batch, 5});
+    const ValueId weights = w.softmax(w.times(scores, 0.25f));
+    w.output(w.reshape(w.matmul(w.reshape(weights, {batch, 1, 5}), states), {batch, 8}));
+  }
+  SUBCASE("states that are a view themselves") {
+    const ValueId rows = w.transpose(w.input("rows", {5, batch, 8}), {1, 0, 2});
+    scores = w.reshape(w.matmul(rows, w.reshape(query, {batch, 8, 1})), {batch, 5});
+    const ValueId weights = w.softmax(w.times(scores, 0.25f));
+    w.output(w.reshape(w.matmul(w.transpose(rows, {0, 2, 1}), w.reshape(weights, {batch, 5, 1})), {batch, 8}));
+  }
+  SUBCASE("a weighted sum, written out") {
+    scores = w.reshape(w.matmul(states, w.reshape(query, {batch, 8, 1})), {batch, 5});
+    const ValueId weights = w.reshape(w.softmax(w.times(scores, 0.25f)), {batch, 5, 1});
+    w.output(w.add_node(Reduce{Reduction::sum, {1}, false}, {w.map(Step::f_mul, {weights, states})}));
+  }
+  Optimised done(w, {{"batch", 2}});
+  CHECK(done.fused("attention") == 1);
+  CHECK(done.attributes<Attention>().scale == doctest::Approx(0.25));
+  CHECK(done.nodes<Matmul>() == 0);
+  CHECK(done.report.attentions == 1);
+  CHECK(done.report.missed.empty());
+}
+
+TEST_CASE("attention: the product of keys and queries, turned") {
+  Written w;
+  const ValueId q = w.input("q", {2, 5, 8}), k = w.input("k", {2, 7, 8}), v = w.input("v", {2, 7, 6});
+  const ValueId scores = w.transpose(w.matmul(k, w.transpose(q, {0, 2, 1})), {0, 2, 1});
+  w.output(w.matmul(w.transpose(v, {0, 2, 1}), w.transpose(w.softmax(scores), {0, 2, 1})));
+  Optimised done(w, {});
+  CHECK(done.fused("attention") == 1);
+  CHECK(done.the<Attention>().inputs.size() == 3);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: a temperature for each head, or known at run time, is the queries'") {
+  ValueId scaled = no_value;
+  SUBCASE("a constant for each head") {
+    scaled = map(Step::f_mul, {scores(), weights({4, 1, 1})});
+  }
+  SUBCASE("an input") {
+    scaled = map(Step::f_div, {scores(), input("temperature", {1})});
+  }
+  SUBCASE("an input for each query") {
+    scaled = map(Step::f_mul, {input("sharpness", {batch, 1, queries, 1}), scores()});
+  }
+  end(scaled);
+  Optimised done(*this, sizes);
+  CHECK(done.fused("attention") == 1);
+  CHECK(done.report.missed.empty());
+}
+
+TEST_CASE("attention: each that is not fused is listed with the reason, in words") {
+  Heads w;
+  std::string reason;
+  SUBCASE("weights that are multiplied") {
+    reason = "the weights pass through a multiplication before the sum";
+    w.output(w.matmul(w.map(Step::f_mul, {w.softmax(w.scores()), w.input("mask", {w.queries, w.keys})}), w.v));
+  }
+  SUBCASE("another axis") {
+    reason = "the softmax runs over another axis than the sum";
+    w.output(w.matmul(w.add_node(Softmax{2}, {w.scores()}), w.v));
+  }
+  SUBCASE("additive") {
+    reason = "additive attention: its scores are a layer's output, no product of queries and keys";
+    const ValueId hidden = w.one(Step::f_tanh, w.matmul(w.k, w.weights({16, 16})));
+    const ValueId scores = w.reshape(w.matmul(hidden, w.weights({16, 1})), {w.batch, 4, w.keys});
+    w.output(w.matmul(w.reshape(w.softmax(scores), {w.batch, 4, 1, w.keys}), w.v));
+  }
+  Optimised done(w, w.sizes);
+  CHECK(done.fused("attention") == 0);
+  CHECK(done.report.attentions == 1);
+  REQUIRE(done.report.missed.size() == 1);
+  CHECK(done.report.missed[0].concept_name == "attention");
+  CHECK(done.report.missed[0].reason == reason);
+  CHECK(done.the<Softmax>().mark);
+}
+
 TEST_CASE_FIXTURE(Heads, "attention: what is not fused says where it differs") {
   SUBCASE("scores behind a function") {
     const ValueId capped = one(Step::f_tanh, scores());
@@ -281,7 +404,7 @@ TEST_CASE_FIXTURE(Heads, "attention: what is not fused says where it differs") {
     REQUIRE(done.report.missed.size() == 1);
     CHECK(done.report.missed[0].concept_name == "attention");
     CHECK(done.report.missed[0].node == "n4");
-    CHECK(done.report.missed[0].reason.find("f_tanh") != std::string::npos);
+    CHECK(done.report.missed[0].reason.find("come from tanh, where") != std::string::npos);
     CHECK(done.the<Softmax>().mark);
   }
   SUBCASE("weights that are an output too") {

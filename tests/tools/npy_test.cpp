@@ -134,6 +134,9 @@ TEST_CASE("an archive keeps names and order, and the same arrays are the same by
     CHECK(back[i].second.data == arrays[i].second.data);
   }
   CHECK(folder.files() == 2);
+  const std::string name(5000, 'k');
+  write_npz(folder / "b.npz", {{name, arrays[0].second}});
+  CHECK(read_npz(folder / "b.npz")[0].first == name);
 }
 
 TEST_CASE("the examples' archives can be read") {

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <protozero/pbf_writer.hpp>
 #include <string>
 #include <type_traits>
@@ -107,9 +108,12 @@ inline std::string opset_import(const std::string& domain, int64_t version) {
 /// An axis of an input: a size, a name, or "" for neither.
 using AxisText = std::variant<int, const char*>;
 
-inline std::string value_info(const std::string& name, DataType type, const std::vector<AxisText>& axes) {
+using Axes = std::vector<AxisText>;
+
+/// Without axes the rank is not stated.
+inline std::string value_info(const std::string& name, DataType type, const std::optional<Axes>& axes) {
   std::string shape, tensor_type, type_proto, bytes;
-  for (const AxisText& axis : axes) {
+  for (const AxisText& axis : axes.value_or(Axes{})) {
     std::string dim;
     protozero::pbf_writer w(dim);
     if (const int* size = std::get_if<int>(&axis)) {
@@ -121,7 +125,7 @@ inline std::string value_info(const std::string& name, DataType type, const std:
   }
   protozero::pbf_writer t(tensor_type);
   t.add_int32(1, static_cast<int32_t>(type));
-  t.add_message(2, shape);
+  if (axes) t.add_message(2, shape);
   protozero::pbf_writer(type_proto).add_message(1, tensor_type);
   protozero::pbf_writer w(bytes);
   w.add_string(1, name);
@@ -134,11 +138,11 @@ class OnnxBuilder {
  public:
   explicit OnnxBuilder(int64_t opset = 20) : opset_(opset) {}
 
-  OnnxBuilder& input(const std::string& name, DataType type, const std::vector<AxisText>& axes) {
+  OnnxBuilder& input(const std::string& name, DataType type, const Axes& axes) {
     return part(11, value_info(name, type, axes));
   }
-  OnnxBuilder& output(const std::string& name, DataType type = DataType::f32) {
-    return part(12, value_info(name, type, {}));
+  OnnxBuilder& output(const std::string& name, DataType type = DataType::f32, const std::optional<Axes>& axes = {}) {
+    return part(12, value_info(name, type, axes));
   }
   template <class T>
   OnnxBuilder& initializer(const std::string& name, const std::vector<int64_t>& dims, const std::vector<T>& values) {
@@ -182,12 +186,12 @@ inline onnx::Model parse_bytes(const std::string& bytes) {
   return onnx::parse(std::as_bytes(std::span(*owner)), owner, ".");
 }
 
-inline Graph import_bytes(const std::string& bytes, const ConvertOptions& options) {
+inline Graph import_with(const std::string& bytes, const ConvertOptions& options) {
   std::vector<std::string> notes;
   return import(parse_bytes(bytes), options, notes);
 }
 inline Graph import_bytes(const std::string& bytes, const std::vector<std::string>& dims = {}) {
-  return import_bytes(bytes, ConvertOptions{dims, {}, {}, {}});
+  return import_with(bytes, ConvertOptions{dims, {}, {}, {}});
 }
 
 /// The graph's outputs for the given inputs, by the converter's reference.

@@ -65,9 +65,9 @@ TEST_CASE("a leading batch that is left unbound is one") {
 }
 
 TEST_CASE("unbound dimensions are asked for at once") {
-  CHECK(
-      problems_of(identity({"batch", "frames", "", "frames"}).bytes(), Fault::command_line) ==
-      Problems{"bounds are needed for frames, x:2; add, with your own numbers: --dim frames=1..128 --dim x:2=1..128"});
+  CHECK(problems_of(identity({"batch", "frames", "", "frames"}).bytes(), Fault::command_line) ==
+        Problems{"bounds are needed for frames, x:2; with your own numbers: heed convert MODEL.onnx --dim "
+                 "frames=1..128 --dim x:2=1..128"});
 }
 
 TEST_CASE("wrong --dim options are all named") {

@@ -142,7 +142,7 @@ TEST_CASE("one-step operators take floats and integers") {
   check({"Clip", {m, absent, integers({3}, {})}}, {3}, {-7, 3, 3});
   check({"Identity", {m}}, {3}, {-7, 7, 6});
   CHECK(refusal({"Sum", {m, n}}) == "node 'Sum_0' (Sum): operands of type i32 are not supported");
-  CHECK(refusal({"Add", {a, m}}) == "node 'Add_0' (Add): operands of types f32 and i32");
+  CHECK(refusal({"Add", {a, m}}) == "node 'Add_0' (Add): operands of types float32 and int64");
 }
 
 TEST_CASE("bits, comparisons and choices") {
@@ -506,6 +506,10 @@ TEST_CASE("recurrent layers") {
         "node 'LSTM_0' (LSTM): operand 4, 'x4' (sequence_lens), is supported only where it is the whole length");
   CHECK(refusal({"LSTM", {x, w4, r4, absent, absent, absent, absent, floats({1, 0, 0}, {1, 3})}, size, {7}}) ==
         "node 'LSTM_0' (LSTM): operand 7, 'x7' (peepholes), is not supported");
+  const In narrow = floats({1}, {1, 1, 1}), wide = floats({1, 1}, {1, 1, 2});
+  CHECK(refusal({"LSTM", {x, w4, r4, absent, absent, narrow, wide}, size, {5, 6}})
+            .find("operand 6, 'x6', has states of size 2, the weights are for 1: projections (proj_size)") !=
+        std::string::npos);
 }
 
 TEST_CASE("convolutions") {

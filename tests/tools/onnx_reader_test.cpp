@@ -182,6 +182,12 @@ TEST_CASE("external files") {
   CHECK(problem("weights.bin", "18446744073709551615", "8") != "");
   CHECK(problem("weights.bin", "-1", "8").find("offset '-1' is not a number") != std::string::npos);
   CHECK(problem("weights.bin", "8", "").empty());
+  try {  // shorter than the tensor, where no length is stated
+    onnx::literal(read("weights.bin", "12", "").graph.initializers[0]);
+    FAIL("was taken");
+  } catch (const Error& e) {
+    CHECK(std::string(e.what()).find("weights.bin'") != std::string::npos);
+  }
 
   try {
     onnx::read(folder.path / "no_such.onnx");
@@ -193,10 +199,10 @@ TEST_CASE("external files") {
 
 TEST_CASE("malformed files are errors that say where") {
   CHECK(problem_of("") == "model: no graph: is this an ONNX file?");
-  CHECK(problem_of("hello, this is some text").find("model") == 0);
+  CHECK(problem_of("hello, this is some text").find("is damaged, or not an ONNX file: model: ") == 0);
   const std::string node = test::node("Add", {"x", "x"}, {"y"}, {}, "sum");
   CHECK(problem_of(OnnxBuilder().part(1, node.substr(0, node.size() - 1)).bytes()) ==
-        "model, graph, node 0 'sum' (): the data ends in the middle of a field");
+        "is damaged, or not an ONNX file: model, graph, node 0 'sum' (): the data ends in the middle of a field");
   CHECK(problem_of(OnnxBuilder().part(1, "").bytes()) == "model, graph, node 0 '' (): it names no operator");
   CHECK(problem_of(OnnxBuilder().node("Add\xff", {"x"}, {"y"}).bytes()) ==
         "model, graph, node 0 '' (): a name is not UTF-8");

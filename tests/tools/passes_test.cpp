@@ -47,6 +47,11 @@ TEST_CASE_FIXTURE(Fixture, "views meet and cancel") {
     const ValueId y = canonical(transpose(reshape(turned, {batch, 4, 6, 5}), {0, 1, 3, 2}));
     CHECK(y == x);
   }
+  SUBCASE("axes are split before they are turned, and meet what merged them") {
+    const ValueId turned = transpose(reshape(x, {batch, 20, 6}), {2, 0, 1});
+    const ValueId y = canonical(transpose(reshape(turned, {6, batch, 4, 5}), {1, 2, 3, 0}));
+    CHECK(y == x);
+  }
   SUBCASE("through maps") {
     const ValueId turned = transpose(x, {0, 1, 3, 2});
     const ValueId y = canonical(transpose(times(one(Step::f_exp, turned), 2), {0, 1, 3, 2}));
@@ -121,6 +126,17 @@ TEST_CASE_FIXTURE(Fixture, "what scales and shifts a convolution is in its weigh
     canonical(mul(conv, weights({9, 1})));
     CHECK(graph.order().size() == 2);
   }
+}
+
+TEST_CASE_FIXTURE(Fixture, "exp of a log-softmax is a softmax; weights come first in their product") {
+  const ValueId x = input("x", {batch, 4, 5}), values = input("values", {batch, 6, 5});
+  const ValueId weights = one(Step::f_exp, add_node(Softmax{2, true}, {x}));
+  canonical(matmul(values, transpose(weights, {0, 2, 1})));
+  CHECK(nodes<Map>() == 0);
+  CHECK(nodes<Softmax>() == 1);
+  for (const NodeId id : graph.order())
+    if (std::holds_alternative<Matmul>(graph.node(id).operation))
+      CHECK(made_by<Softmax>(graph, graph.node(id).inputs[0]));
 }
 
 TEST_CASE_FIXTURE(Fixture, "what broadcasts need not be expanded") {
@@ -224,4 +240,45 @@ TEST_CASE_FIXTURE(Fixture, "a recurrent layer that starts from zeros has no init
   CHECK(node.outputs[1] == no_value);
   CHECK(node.outputs[2] == no_value);
   CHECK(graph.order().size() == 1);
+}
+
+TEST_CASE_FIXTURE(Fixture, "gathers by an index that counts are slices") {
+  const Expression tokens = dimension("tokens", 1, 100);
+  sizes["tokens"] = 7;
+  const ValueId table = weights({512, 4});
+  const auto number = [&](int64_t value) { return graph.constant("k", Literal::of({}, std::vector<int64_t>{value})); };
+  const auto gather = [&](ValueId from, ValueId index, int axis = 0) { return add_node(Gather{axis}, {from, index}); };
+  const ValueId position = add_node(Iota{{tokens}, 0}, {});
+  SUBCASE("positions from a table") {
+    const ValueId y = canonical(gather(table, reshape(position, {1, tokens})));
+    CHECK(nodes<Gather>() == 0);
+    CHECK(nodes<Slice>() == 1);
+    CHECK(graph.value(y).dims == Dims{1, tokens, 4});
+    CHECK(graph.constraints.empty());
+  }
+  SUBCASE("every position of an input is the input") {
+    const ValueId x = input("x", {tokens, 3});
+    CHECK(canonical(gather(x, position)) == x);
+  }
+  SUBCASE("an offset, and a constraint where the table could end") {
+    canonical(gather(table, map(Step::i_add, {position, number(420)})));
+    CHECK(nodes<Slice>() == 1);
+    REQUIRE(graph.constraints.size() == 1);
+    CHECK(graph.constraints[0].left == tokens + 419);
+    CHECK(graph.constraints[0].right == Expression(511));
+  }
+  SUBCASE("backwards, along another axis") {
+    const ValueId x = input("x", {batch, tokens});
+    const ValueId last = add_node(tools::Size{tokens - 1}, {});
+    canonical(gather(x, map(Step::i_sub, {last, position}), 1));
+    CHECK(nodes<Gather>() == 0);
+  }
+  SUBCASE("one place again and again") {
+    canonical(gather(table, expand(number(3), {tokens})));
+    CHECK(nodes<Gather>() == 0);
+  }
+  SUBCASE("what does not count stays") {
+    canonical(gather(table, map(Step::i_mul, {position, position})));
+    CHECK(nodes<Gather>() == 1);
+  }
 }

@@ -1,6 +1,7 @@
 #include "tools/plan/planner.h"
 
 #include "tests/tools/device.h"
+#include "tools/error.h"
 
 using namespace heed;
 using namespace heed::test;
@@ -84,6 +85,30 @@ TEST_CASE("the residual of a matrix product is overwritten, its operand is not")
   g.output(z);
   const File file = g.check();
   CHECK(file.plan.in_place == std::vector<bool>{true, false});
+}
+
+TEST_CASE("a dimension that is 0 leaves parts of storages that begin behind nothing") {
+  Built g;
+  const Expression batch = g.dimension("batch", 0, 0);
+  const ValueId x = g.input({batch, 6, 32});
+  const ValueId wide = g.add(Matmul{}, {x, g.constant({32, 96}), g.constant({96})});
+  const ValueId k = g.add(Slice{{0, 0, 64}, {1, 1, 1}, {batch, 6, 32}}, {wide});
+  g.output(g.add(Softmax{2}, {k}));
+  g.output(g.add(Softmax{2}, {wide}));
+  g.check({{{"batch", 0}}});
+}
+
+TEST_CASE("what is too large is named, with the size that would do") {
+  Built g;
+  const Expression batch = g.dimension("batch", 1, 1 << 28);
+  g.output(g.map(Step::f_exp, {g.input({batch, 64})}));
+  try {
+    g.check();
+    FAIL("was taken");
+  } catch (const Error& error) {
+    CHECK(error.fault() == Fault::model);
+    CHECK(std::string(error.what()).find("'batch' is up to 268435456 and may be up to 16777215") != std::string::npos);
+  }
 }
 
 TEST_CASE("rows of batches are rows of one product") {

@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 File converted(const std::string& bytes, const ConvertOptions& options) {
-  Graph graph = import_bytes(bytes, options);
+  Graph graph = import_with(bytes, options);
   Report report;
   optimise(graph, report);
   return File(std::move(graph));
@@ -63,6 +63,8 @@ void check_carried(const std::string& onnx, ConvertOptions options, int runs,
   std::mt19937 random(7);
   for (const auto& [name, value] : sizes) {
     REQUIRE(carried.session->resize(name, value).ok());
+    // One step at a time the two might break a limit.
+    if (grows_by != 0) REQUIRE(handed.session->resize("past", 0).ok());
     REQUIRE(handed.session->resize(name, value).ok());
   }
   std::map<std::string, std::vector<std::byte>> state;
@@ -136,7 +138,7 @@ std::string cache(bool behind) {
 
 Problems problems_of(const std::string& bytes, const ConvertOptions& options) {
   try {
-    import_bytes(bytes, options);
+    import_with(bytes, options);
     return {};
   } catch (const Error& e) {
     return e.problems();
@@ -309,11 +311,11 @@ TEST_CASE("--set makes an input a constant") {
   b.output("y").node("Mul", {"x", "scale"}, {"m"}).node("Where", {"flag", "m", "x"}, {"y"});
   ConvertOptions options;
   options.sets = {"scale=3", "flag=true"};
-  Graph graph = import_bytes(b.bytes(), options);
+  Graph graph = import_with(b.bytes(), options);
   REQUIRE(graph.inputs.size() == 1);
   CHECK(run_graph(graph, {Literal::of({2}, std::vector<float>{1, 2})})[0].floats()[1] == 6);
   options.sets = {"flag=0", "scale=1"};
-  Graph other = import_bytes(b.bytes(), options);
+  Graph other = import_with(b.bytes(), options);
   CHECK(run_graph(other, {Literal::of({2}, std::vector<float>{1, 2})})[0].floats()[1] == 2);
 
   const fs::path file = fs::temp_directory_path() / "heed_state_test.npy";
@@ -322,7 +324,7 @@ TEST_CASE("--set makes an input a constant") {
     return "scale=" + file.string();
   };
   options.sets = {array(ArrayType::f32, {2}, 8), "flag=1"};
-  Graph zeros = import_bytes(b.bytes(), options);
+  Graph zeros = import_with(b.bytes(), options);
   CHECK(run_graph(zeros, {Literal::of({2}, std::vector<float>{1, 2})})[0].floats()[1] == 0);
 
   const auto problem = [&](const std::string& option) {
@@ -349,7 +351,7 @@ TEST_CASE("--set makes an input a constant") {
   sized.dims = {"n=1..9"};
   tools::write_npy(file, {ArrayType::f32, {2}, std::vector<std::byte>(8)});
   sized.sets = {"scale=" + file.string()};
-  const Graph fixed = import_bytes(open.bytes(), sized);
+  const Graph fixed = import_with(open.bytes(), sized);
   CHECK(text(fixed.value(fixed.inputs[0].value).dims) == "[2]");
   fs::remove(file);
 }
@@ -360,13 +362,13 @@ TEST_CASE("--limit adds a constraint") {
   options.states = {"none"};
   const auto limited = [&](const std::string& limit) {
     options.limits = {limit};
-    const Graph graph = import_bytes(cache(true), options);
+    const Graph graph = import_with(cache(true), options);
     std::string text;
-    for (const Constraint& c : graph.constraints)
-      text += c.left.text() + (c.relation == Constraint::Relation::equal ? " == " : " <= ") + c.right.text();
+    for (const auto& c : graph.constraints)
+      text += c.left.text() + (c.relation == tools::Constraint::Relation::equal ? " == " : " <= ") + c.right.text();
     return text;
   };
-  CHECK(limited("past + tokens <= 7") == "past + tokens <= 7");
+  CHECK(limited("past + tokens <= 7") == "tokens + past <= 7");
   CHECK(limited("past < tokens") == "past + 1 <= tokens");
   CHECK(limited("past >= tokens") == "tokens <= past");
   CHECK(limited("2*past > tokens") == "tokens + 1 <= 2 * past");
@@ -422,7 +424,7 @@ TEST_CASE("an If with a condition that is known takes its branch") {
   set.input("x", DataType::f32, {2}).input("flag", DataType::boolean, {});
   ConvertOptions options;
   options.sets = {"flag=false"};
-  CHECK(operations(import_bytes(set.bytes(), options)) == "f_exp ");
+  CHECK(operations(import_with(set.bytes(), options)) == "f_exp ");
   CHECK(problems_of(set.bytes(), {}) ==
         Problems{"node 'if' (If): the condition 'flag' depends on data; it has to be known at conversion (--set "
                  "NAME=VALUE makes an input a constant)"});
@@ -438,7 +440,7 @@ TEST_CASE("an If on a shape is decided by the dimensions") {
     ConvertOptions options;
     options.dims = {bounds};
     const Problems problems = problems_of(b.bytes(), options);
-    return problems.empty() ? operations(import_bytes(b.bytes(), options)) : problems[0];
+    return problems.empty() ? operations(import_with(b.bytes(), options)) : problems[0];
   };
   CHECK(model("n=1..3") == "f_neg ");
   CHECK(model("n=4..9") == "f_exp ");
@@ -457,14 +459,14 @@ TEST_CASE("an If with one branch of valid shapes takes it, and constrains the di
          {{"then_branch", branch("Squeeze", {"x", "axis"})}, {"else_branch", branch("Identity", {"x"})}}, "if");
   ConvertOptions options;
   options.dims = {"n=1..5"};
-  const Graph graph = import_bytes(b.bytes(), options);
+  const Graph graph = import_with(b.bytes(), options);
   CHECK(text(graph.value(graph.outputs[0].value).dims) == "[2, n]");
   REQUIRE(graph.constraints.size() == 1);
   CHECK(graph.constraints[0].left.text() == "2");
   CHECK(graph.constraints[0].right.text() == "n");
   CHECK(graph.notes.back() == "node 'if' (If): n != 1");
   options.dims = {"n=1"};
-  const Graph single = import_bytes(b.bytes(), options);
+  const Graph single = import_with(b.bytes(), options);
   CHECK(text(single.value(single.outputs[0].value).dims) == "[2]");
   // 1 lies amid the sizes.
   options.dims = {"n=0..5"};

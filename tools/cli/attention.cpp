@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tools/cli/data.h"
 #include "tools/cli/loaded.h"
@@ -166,6 +167,10 @@ std::vector<Layer> collect(const LoadedModel& loaded, Data& data, size_t chosen)
       session.observe(collector.observer());
       session.reset();
       check(session.run(), loaded.path());
+      Results results(loaded, data);
+      results.take(sample, session);
+      data.note_not_finite();
+      results.note_not_finite();
       return collector.layers();
     }
     first += batch;
@@ -177,6 +182,7 @@ std::vector<Layer> collect(const LoadedModel& loaded, Data& data, size_t chosen)
 // --------------------------------------------------------------------------------------------------------
 
 constexpr int margin = 28, gap = 26;
+constexpr Colour not_finite{160, 160, 160};  // no colour of the scale
 
 /// Pixels of one map; cells may be larger than a pixel or, in large maps, several may share one.
 struct Extent {
@@ -240,7 +246,10 @@ double largest_of(const Layer& layer, const Extent& extent) {
   double largest = 0;
   if (!layer.weights.empty())
     for (size_t head = 0; head < layer.heads; ++head)
-      for_each_pixel(extent, [&](int x, int y) { largest = std::max(largest, pixel(layer, head, extent, x, y)); });
+      for_each_pixel(extent, [&](int x, int y) {
+        const double weight = pixel(layer, head, extent, x, y);
+        if (std::isfinite(weight)) largest = std::max(largest, weight);
+      });
   return largest > 0 ? largest : 1;
 }
 
@@ -248,7 +257,8 @@ void draw_map(Canvas& canvas, int x, int y, const Layer& layer, size_t head, con
   const auto columns = static_cast<int>(layer.columns), rows = static_cast<int>(layer.rows);
   if (layer.weights.empty()) return;
   for_each_pixel(extent, [&](int px, int py) {
-    canvas.fill(x + px, y + py, 1, 1, colour_of(pixel(layer, head, extent, px, py) / largest));
+    const double weight = pixel(layer, head, extent, px, py);
+    canvas.fill(x + px, y + py, 1, 1, std::isfinite(weight) ? colour_of(weight / largest) : not_finite);
   });
   const int cell_x = extent.width / columns, cell_y = extent.height / rows;
   if (cell_x >= 36 && cell_y >= 18)
@@ -343,6 +353,7 @@ Canvas draw(const std::vector<Layer>& layers, const std::string& title) {
 }  // namespace
 
 void attention(const AttentionCommand& command) {
+  check_output("-o", command.output, files_of(command.model, command.inputs));
   if (command.output.extension() != ".png")
     throw Error(Fault::command_line, fmt::format("-o {}: the picture is a .png", command.output.string()));
   const LoadedModel loaded(command.model);

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -187,7 +188,7 @@ void set_dimensions(const std::vector<std::string>& dims, const LoadedModel& loa
   if (const Status status = session.resize(settings); !status.ok()) {
     char text[512];
     status.describe(text, sizeof text);
-    throw Error(Fault::command_line, fmt::format("--dim: {}", text));
+    throw Error(Fault::command_line, fmt::format("--dim {}: {}", fmt::join(dims, " --dim "), text));
   }
 }
 

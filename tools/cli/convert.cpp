@@ -44,10 +44,27 @@ void print_fused(const Report& report) {
       if (count <= 2) at += (at.empty() ? "" : ", ") + fused.node;
       if (count == 3) at += ", ...";
     }
-    table.add({name, std::to_string(count), std::to_string(nodes), fmt::format("{:.1e}", error), at});
+    const bool counted = name == "attention" && report.attentions > 0;
+    table.add({name, counted ? fmt::format("{} of {}", count, report.attentions) : std::to_string(count),
+               std::to_string(nodes), fmt::format("{:.1e}", error), at});
   }
   fmt::print("\n");
   table.print();
+}
+
+/// The command as it was given, to be copied; what a shell would read otherwise is quoted.
+std::string command_line(const ConvertCommand& command) {
+  const auto quoted = [](const std::string& text) {
+    constexpr const char* plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,+@%";
+    return !text.empty() && text.find_first_not_of(plain) == text.npos ? text : "'" + text + "'";
+  };
+  std::string line = "heed convert " + quoted(command.onnx.string());
+  if (command.output) line += " -o " + quoted(command.output->string());
+  const std::pair<const char*, const std::vector<std::string>&> options[] = {
+      {"--dim", command.dims}, {"--state", command.states}, {"--set", command.sets}, {"--limit", command.limits}};
+  for (const auto& [option, values] : options)
+    for (const std::string& value : values) line += fmt::format(" {} {}", option, quoted(value));
+  return line;
 }
 
 }  // namespace
@@ -56,12 +73,14 @@ void convert(const ConvertCommand& command) {
   std::filesystem::path output = command.onnx;
   output.replace_extension(".heed");
   if (command.output) output = *command.output;
+  check_output("-o", output, {command.onnx});
 
   Converted converted;
   {
     Progress progress;
-    converted = convert(command.onnx, ConvertOptions{command.dims, command.states, command.sets, command.limits},
-                        [&](const std::string& stage, double share) { progress.show(stage, share); });
+    converted = convert(
+        command.onnx, ConvertOptions{command.dims, command.states, command.sets, command.limits, command_line(command)},
+        [&](const std::string& stage, double share) { progress.show(stage, share); });
   }
   write_file(output, converted.bytes);
 

@@ -205,7 +205,27 @@ void find_not_finite(const Tensor& tensor, size_t sample, NotFinite& found) {
     if (!std::isfinite(values[i]) && found.count++ == 0) found = {1, sample, index_text(i, *tensor.shape), values[i]};
 }
 
+void note(const char* what, std::string_view name, const NotFinite& found, const std::string& sample) {
+  if (found.count == 0) return;
+  fmt::print(stderr, "heed: note: {} '{}' is not finite: {} at {}{}{}{}\n", what, printable(std::string(name)),
+             found.value, found.index, sample.empty() ? "" : " of ", sample,
+             found.count > 1 ? fmt::format(", and at {} more", grouped(found.count - 1)) : "");
+}
+
+/// The file behind `NAME=` of a single array.
+std::string file_of(const std::string& argument) {
+  const size_t equals = argument.ends_with(".npy") ? argument.find('=') : std::string::npos;
+  return equals == std::string::npos ? argument : argument.substr(equals + 1);
+}
+
 }  // namespace
+
+std::vector<std::filesystem::path> files_of(const std::filesystem::path& model,
+                                            const std::vector<std::string>& arguments) {
+  std::vector<std::filesystem::path> files{model};
+  for (const std::string& argument : arguments) files.push_back(file_of(argument));
+  return files;
+}
 
 std::string element_text(ArrayType type, const std::byte* element) {
   std::string text;
@@ -250,12 +270,11 @@ std::string Data::sample_name(size_t sample) const {
 void Data::read(const std::vector<std::string>& arguments) {
   for (const std::string& argument : arguments) {
     NamedArrays arrays;
-    std::string file = argument;
+    const std::string file = file_of(argument);
     if (argument.ends_with(".npz")) {
       arrays = read_npz(argument);
-    } else if (const size_t equals = argument.find('='); argument.ends_with(".npy") && equals != argument.npos) {
-      file = argument.substr(equals + 1);
-      arrays.emplace_back(argument.substr(0, equals), read_npy(file));
+    } else if (file != argument) {
+      arrays.emplace_back(argument.substr(0, argument.find('=')), read_npy(file));
     } else {
       throw Error(Fault::command_line, fmt::format("--input {}: is neither FILE.npz nor NAME=FILE.npy", argument));
     }
@@ -481,6 +500,11 @@ void Data::feed(size_t number, Session& session) {
   if (!problems.empty()) throw Error(Fault::model, problems);
 }
 
+void Data::note_not_finite() const {
+  for (uint32_t i = 0; i < not_finite_.size(); ++i)
+    note("input", loaded_.model().input(i).name, not_finite_[i], sample_name(not_finite_[i].sample));
+}
+
 // --- Results
 // ------------------------------------------------------------------------------------------------------------
 
@@ -499,6 +523,11 @@ void Results::take(size_t sample, Session& session) {
     convert(tensor.shape->type, tensor.data, array.type, array.data.data(), count);
     outputs_[i].push_back(std::move(array));
   }
+}
+
+void Results::note_not_finite() const {
+  for (uint32_t i = 0; i < not_finite_.size(); ++i)
+    note("output", loaded_.model().output(i).name, not_finite_[i], data_.sample_name(not_finite_[i].sample));
 }
 
 NamedArrays Results::arrays() const {

@@ -6,6 +6,7 @@
 /// dimensions is unified.
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -26,6 +27,10 @@ struct NotFinite {
   float value = 0;
 };
 
+/// The files that are read for a model and `arguments`, as of Data.
+std::vector<std::filesystem::path> files_of(const std::filesystem::path& model,
+                                            const std::vector<std::string>& arguments);
+
 class Data {
  public:
   /// `arguments` as on the command line: data.npz, or NAME=FILE.npy; `sequence`: the state goes on from sample to
@@ -38,8 +43,8 @@ class Data {
   /// Sets the session's dimensions and writes the inputs. Throws Error where a number does not fit the device's type.
   void feed(size_t sample, Session& session);
 
-  /// Of input `index`, over the samples fed so far.
-  const NotFinite& not_finite(uint32_t index) const { return not_finite_[index]; }
+  /// Notes on standard error which of the inputs fed so far hold numbers that are not finite, and where.
+  void note_not_finite() const;
   /// "sample 3 of data", empty where there is but one.
   std::string sample_name(size_t sample) const;
 
@@ -84,7 +89,8 @@ class Results {
   /// `name/0`, ...
   NamedArrays arrays() const;
   Sha256::Digest hash() { return hash_.finish(); }
-  const NotFinite& not_finite(uint32_t index) const { return not_finite_[index]; }
+  /// The same of the outputs taken so far.
+  void note_not_finite() const;
 
  private:
   const LoadedModel& loaded_;

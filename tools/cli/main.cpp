@@ -9,6 +9,7 @@
 #include <map>
 #include <new>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "tools/cli/terminal.h"
@@ -83,6 +84,13 @@ void add_threads(CLI::App* verb, uint32_t& threads) {
   verb->add_option("--threads", threads, "threads, the caller's included")->type_name("N")->check(CLI::Range(1, 256));
 }
 
+std::string verbs(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* verb : app.get_subcommands({}))
+    if (!verb->get_group().empty()) names += (names.empty() ? "" : ", ") + verb->get_name();
+  return names;
+}
+
 int main(int argc, char** argv) {
   CLI::App app("heed: attention models on edge CPUs", "heed");
   app.require_subcommand(1);
@@ -139,7 +147,6 @@ int main(int argc, char** argv) {
   verb = app.add_subcommand("run", "run a model on arrays and print the hash of its outputs");
   verb->add_option("model", run_command.model)->required()->type_name("model.heed");
   verb->add_option("--input", run_command.inputs, "arrays by input name: data.npz, or NAME=FILE.npy for one")
-      ->required()
       ->type_name("data.npz")
       ->allow_extra_args(false);
   verb->add_option("--output", run_command.output, "where the outputs go (default: their first values are printed)")
@@ -164,11 +171,12 @@ int main(int argc, char** argv) {
   verb = app.add_subcommand("attention", "draw the attention weights of each layer and head");
   verb->add_option("model", attention_command.model)->required()->type_name("model.heed");
   verb->add_option("--input", attention_command.inputs, "as of `heed run`")
-      ->required()
       ->type_name("data.npz")
       ->allow_extra_args(false);
   verb->add_option("-o,--output", attention_command.output, "the picture")->required()->type_name("map.png");
-  verb->add_option("--sample", attention_command.sample, "which sample to draw, from 0")->type_name("N");
+  verb->add_option("--sample", attention_command.sample, "which sample to draw, from 0")
+      ->type_name("N")
+      ->check(CLI::Range(0u, UINT32_MAX));
   verb->callback([&] { attention(attention_command); });
 
   for (const char* name : {"compare", "selftest"}) {
@@ -182,7 +190,12 @@ int main(int argc, char** argv) {
     });
   }
 
+  constexpr const char* unwritable = "standard output cannot be written to";
   try {
+    const auto known =
+        app.get_subcommands([&](const CLI::App* each) { return argc < 2 || each->get_name() == argv[1]; });
+    if (argc > 1 && argv[1][0] != '-' && known.empty())
+      throw Error(Fault::command_line, fmt::format("{}: there is no such verb; known are {}", argv[1], verbs(app)));
     app.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
@@ -194,11 +207,12 @@ int main(int argc, char** argv) {
     return fail(Fault::machine, {"out of memory"});
   } catch (const std::filesystem::filesystem_error& error) {
     return fail(Fault::machine, {error.what()});
+  } catch (const std::system_error&) {  // of fmt::print
+    return fail(Fault::machine, {unwritable});
   } catch (const std::exception& error) {
     return fail(Fault::machine, {fmt::format("unexpected: {}", error.what())});
   }
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-    return fail(Fault::machine, {"standard output cannot be written to"});
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail(Fault::machine, {unwritable});
   return 0;
 }
 

@@ -14,14 +14,6 @@
 namespace heed::tools {
 namespace {
 
-void note(const char* what, std::string_view name, const NotFinite& found, const Data& data) {
-  if (found.count == 0) return;
-  const std::string sample = data.sample_name(found.sample);
-  fmt::print(stderr, "heed: note: {} '{}' is not finite: {} at {}{}{}{}\n", what, printable(std::string(name)),
-             found.value, found.index, sample.empty() ? "" : " of ", sample,
-             found.count > 1 ? fmt::format(", and at {} more", grouped(found.count - 1)) : "");
-}
-
 /// The first rows of each array and the first values of each row, for a run that writes no file.
 void print_outputs(const NamedArrays& arrays) {
   constexpr int64_t shown = 8;
@@ -46,6 +38,7 @@ void print_outputs(const NamedArrays& arrays) {
 }  // namespace
 
 void run(const RunCommand& command) {
+  if (command.output) check_output("--output", *command.output, files_of(command.model, command.inputs));
   if (command.output && command.output->extension() != ".npz")
     throw Error(Fault::command_line, fmt::format("--output {}: outputs are written as .npz", command.output->string()));
   const LoadedModel loaded(command.model);
@@ -65,9 +58,8 @@ void run(const RunCommand& command) {
                     static_cast<double>(sample + 1) / static_cast<double>(data.samples()));
     }
   }
-  const Model& model = loaded.model();
-  for (uint32_t i = 0; i < model.input_count(); ++i) note("input", model.input(i).name, data.not_finite(i), data);
-  for (uint32_t i = 0; i < model.output_count(); ++i) note("output", model.output(i).name, results.not_finite(i), data);
+  data.note_not_finite();
+  results.note_not_finite();
   if (command.output)
     write_npz(*command.output, results.arrays());
   else

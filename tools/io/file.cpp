@@ -50,7 +50,9 @@ MappedFile::~MappedFile() {
 
 NewFile::NewFile(std::filesystem::path path) : path_(std::move(path)) {
   // What a link points to is replaced, not the link; what is no file (a folder, /dev/null) never is.
-  if (std::filesystem::is_symlink(path_)) path_ = std::filesystem::weakly_canonical(path_);
+  constexpr int most_links = 40;
+  for (int i = 0; i < most_links && std::filesystem::is_symlink(path_); ++i)
+    path_ = path_.parent_path() / std::filesystem::read_symlink(path_);
   if (std::filesystem::exists(path_) && !std::filesystem::is_regular_file(path_))
     throw Error(Fault::machine, fmt::format("cannot write {}: it is not a regular file", path_.string()));
   std::string name = (path_.parent_path() / ("." + path_.filename().string() + ".XXXXXX")).string();
@@ -71,6 +73,16 @@ NewFile::~NewFile() {
 void NewFile::commit() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail(Fault::machine, "cannot write", path_, errno);
   temporary_.clear();
+}
+
+void check_output(const char* option, const std::filesystem::path& output,
+                  const std::vector<std::filesystem::path>& inputs) {
+  if (output == "-")
+    throw Error(Fault::command_line, fmt::format("{} -: is no file; standard output is for the report", option));
+  for (const std::filesystem::path& input : inputs)
+    if (std::error_code error; std::filesystem::equivalent(output, input, error))
+      throw Error(Fault::command_line,
+                  fmt::format("{} {}: is {} itself, which would be lost", option, output.string(), input.string()));
 }
 
 void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {

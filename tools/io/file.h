@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace heed::tools {
 
@@ -38,6 +39,11 @@ class NewFile {
  private:
   std::filesystem::path path_, temporary_;
 };
+
+/// Throws Error(command_line), naming the option, where a file may not be written: it is one of those being read, or it
+/// is `-`, which names no file.
+void check_output(const char* option, const std::filesystem::path& output,
+                  const std::vector<std::filesystem::path>& inputs);
 
 /// All at once. Throws Error(machine), then `path` is as it was.
 void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes);

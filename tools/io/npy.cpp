@@ -282,12 +282,11 @@ NamedArrays read_npz(const std::filesystem::path& path) {
   for (int status = unzGoToFirstFile(zip.get()); status != UNZ_END_OF_LIST_OF_FILE;
        status = unzGoToNextFile(zip.get())) {
     unz_file_info64 info;
-    char entry[1024];
+    std::string key(65535, '\0');  // as long as a name can be
     if (status != UNZ_OK ||
-        unzGetCurrentFileInfo64(zip.get(), &info, entry, sizeof entry, nullptr, 0, nullptr, 0) != UNZ_OK ||
-        info.size_filename >= sizeof entry)
+        unzGetCurrentFileInfo64(zip.get(), &info, key.data(), key.size(), nullptr, 0, nullptr, 0) != UNZ_OK)
       malformed(path.string(), "its table of contents is damaged");
-    std::string key(entry, info.size_filename);
+    key.resize(info.size_filename);
     const std::string where =
         fmt::format("{}: '{}'", path.string(), key.ends_with(".npy") ? key.substr(0, key.size() - 4) : key);
     if (!key.ends_with(".npy")) malformed(where, "is no .npy array");

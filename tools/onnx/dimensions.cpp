@@ -85,8 +85,8 @@ Option read_option(const std::string& text) {
 
 class Binder {
  public:
-  Binder(const std::vector<const onnx::ValueInfo*>& inputs, std::vector<std::string>& notes)
-      : inputs_(inputs), notes_(notes) {}
+  Binder(const std::vector<const onnx::ValueInfo*>& inputs, const std::string& command, std::vector<std::string>& notes)
+      : inputs_(inputs), command_(command), notes_(notes) {}
 
   BoundInputs run(const std::vector<std::string>& options, const std::vector<std::string>& limits) {
     name_dimensions();
@@ -204,7 +204,7 @@ class Binder {
       names += (names.empty() ? "" : ", ") + name;
     }
     if (options.empty()) return;
-    throw wrong("bounds are needed for {}; add, with your own numbers:{}", names, options);
+    throw wrong("bounds are needed for {}; with your own numbers: {}{}", names, command_, options);
   }
 
   /// "past - 1" with past = 0..8 is no size.
@@ -253,6 +253,7 @@ class Binder {
   }
 
   const std::vector<const onnx::ValueInfo*>& inputs_;
+  const std::string& command_;
   std::vector<std::string>& notes_;
   std::vector<Dims> dims_;
   std::vector<std::string> names_;  // in the order of the inputs; an axis without a text is INPUT:AXIS
@@ -264,8 +265,9 @@ class Binder {
 }  // namespace
 
 BoundInputs bind_dimensions(const std::vector<const onnx::ValueInfo*>& inputs, const std::vector<std::string>& options,
-                            const std::vector<std::string>& limits, std::vector<std::string>& notes) {
-  return Binder(inputs, notes).run(options, limits);
+                            const std::vector<std::string>& limits, const std::string& command,
+                            std::vector<std::string>& notes) {
+  return Binder(inputs, command, notes).run(options, limits);
 }
 
 }  // namespace heed::tools

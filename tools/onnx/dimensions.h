@@ -18,8 +18,9 @@ struct BoundInputs {
 /// `options` are `NAME=N`, `NAME=LO..HI`, `INPUT:AXIS=N` or `INPUT:AXIS=LO..HI`. A dimension left unbound is 1 where it
 /// is the leading axis of an input and named like a batch (`notes` then says so). `limits` are two expressions over
 /// dimensions with <=, >=, <, > or == between them. Throws Error(command_line) with every option that is wrong, or else
-/// with all dimensions that are still unbound, as options ready to be copied.
+/// with all dimensions that are still unbound, as options behind `command`.
 BoundInputs bind_dimensions(const std::vector<const onnx::ValueInfo*>& inputs, const std::vector<std::string>& options,
-                            const std::vector<std::string>& limits, std::vector<std::string>& notes);
+                            const std::vector<std::string>& limits, const std::string& command,
+                            std::vector<std::string>& notes);
 
 }  // namespace heed::tools

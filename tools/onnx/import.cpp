@@ -204,7 +204,7 @@ class Importer {
   }
 
   void add_inputs(const Settings& settings, Scope& scope) {
-    BoundInputs bound = bind_dimensions(inputs_, options_.dims, options_.limits, notes_);
+    BoundInputs bound = bind_dimensions(inputs_, options_.dims, options_.limits, options_.command, notes_);
     graph_.dimensions = std::move(bound.dimensions);
     for (const Constraint& limit : bound.limits) {
       if (limit.relation == Constraint::Relation::equal)
@@ -296,6 +296,9 @@ class Importer {
       Results results;
       if (complete) results = lower(nodes[i], name, std::move(operands), scope);
       results.resize(nodes[i].outputs.size());
+      for (size_t k = 0; results.size() > 1 && k < results.size(); ++k)  // told apart
+        if (results[k] && results[k]->id != no_value && graph_.value(results[k]->id).name == name)
+          graph_.value(results[k]->id).name = fmt::format("{}/{}", name, k);
       for (size_t k = 0; k < results.size(); ++k) {
         const std::string_view output = nodes[i].outputs[k];
         if (!output.empty()) scope.values.try_emplace(output, results[k]);
@@ -547,8 +550,25 @@ class Importer {
     for (const onnx::ValueInfo& output : model_.graph.outputs) {
       if (!seen.insert(output.name).second) problem("output '{}' is there twice", output.name);
       const auto found = find_value(output.name, scope, "the graph's output");
-      if (found) graph_.outputs.push_back({std::string(output.name), found->id, static_cast<uint8_t>(found->type)});
+      if (!found) continue;
+      graph_.outputs.push_back({std::string(output.name), found->id, static_cast<uint8_t>(found->type)});
+      note_contradiction(output, graph_.value(found->id).dims);
     }
+  }
+
+  void note_contradiction(const onnx::ValueInfo& output, const Dims& dims) {
+    if (!output.axes) return;
+    bool same = output.axes->size() == dims.size();
+    Dims declared;
+    for (const onnx::Axis& axis : *output.axes) {
+      const bool fixed = axis.size && *axis.size >= 0;
+      declared.push_back(fixed ? Expression(*axis.size)
+                               : Expression::dimension(axis.text.empty() ? "?" : std::string(axis.text)));
+      if (same && fixed && dims[declared.size() - 1].constant()) same = declared.back() == dims[declared.size() - 1];
+    }
+    if (!same)
+      notes_.push_back(
+          fmt::format("output '{}' is declared as {}, the graph computes {}", output.name, text(declared), text(dims)));
   }
 
   const onnx::Model& model_;

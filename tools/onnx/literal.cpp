@@ -30,7 +30,8 @@ float from_bf16(uint16_t bits) {
 }
 
 [[noreturn]] void refuse(const Tensor& tensor, const std::string& what) {
-  throw Error(Fault::model, fmt::format("tensor '{}': {}", tensor.name, what));
+  throw Error(Fault::model, fmt::format("tensor '{}'{}: {}", tensor.name,
+                                        tensor.external.empty() ? "" : fmt::format(" in '{}'", tensor.external), what));
 }
 
 /// Elements by the dims, checked against overflow and against `found`, what the file holds.

@@ -71,6 +71,11 @@ void recurrent(Lowering& l) {
   if (l.integer("hidden_size", *hidden) != *hidden) {
     refuse("attribute 'hidden_size' is {}, the weights are for {}", l.integer("hidden_size"), *hidden);
   }
+  for (const size_t state : {5, 6})
+    if (const auto size = l.has(state) ? l.dims(l.value(state)).back().constant() : hidden; size != hidden)
+      refuse(
+          "operand {}, '{}', has states of size {}, the weights are for {}: projections (proj_size) are not supported",
+          state, l.node.inputs[state], *size, *hidden);
   expect_whole_sequences(l, l.dims(sequence)[0]);
   std::vector<ValueId> operands = {sequence, w, r, b, front(l.optional(5).id)};
   bool linear_before_reset = false;

@@ -190,10 +190,16 @@ ValueId Lowering::add(Operation operation, std::vector<ValueId> inputs) {
   return graph.add_value(std::move(operation), std::move(inputs), name, {name});
 }
 
+std::string Lowering::type_name(ValueId id) const {
+  for (const Operand& operand : operands_)
+    if (operand.id == id) return onnx::name(operand.type);
+  return heed::name(type(id));
+}
+
 ValueId Lowering::arithmetic(Step real, Step whole, std::initializer_list<ValueId> operands) {
   const Type first = type(*operands.begin());
   for (const ValueId id : operands) {
-    if (type(id) != first) refuse("operands of types {} and {}", heed::name(first), heed::name(type(id)));
+    if (type(id) != first) refuse("operands of types {} and {}", type_name(*operands.begin()), type_name(id));
   }
   const Step step = first == Type::f32 ? real : first == Type::i32 ? whole : Step::count;
   if (step == Step::count) refuse("operands of type {} are not supported", heed::name(first));
@@ -202,7 +208,7 @@ ValueId Lowering::arithmetic(Step real, Step whole, std::initializer_list<ValueI
 
 ValueId Lowering::select(ValueId condition, ValueId yes, ValueId no) {
   if (type(condition) != Type::boolean) refuse("the condition is of type {}, not bool", heed::name(type(condition)));
-  if (type(yes) != type(no)) refuse("operands of types {} and {}", heed::name(type(yes)), heed::name(type(no)));
+  if (type(yes) != type(no)) refuse("operands of types {} and {}", type_name(yes), type_name(no));
   const Step step = type(yes) == Type::f32 ? Step::f_select : type(yes) == Type::i32 ? Step::i_select : Step::b_select;
   return map(step, {condition, yes, no});
 }

@@ -94,6 +94,7 @@ class Lowering {
 
   // --- Building.
   Type type(ValueId id) const { return graph.value(id).type; }
+  std::string type_name(ValueId id) const;  // the model's own of an operand
   Dims dims(ValueId id) const { return graph.value(id).dims; }
   int rank(ValueId id) const { return static_cast<int>(graph.value(id).dims.size()); }
   /// `axis` of `rank` axes, counted from the front. Refuses what is out of range; `rank` itself is allowed where `end`

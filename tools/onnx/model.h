@@ -49,6 +49,7 @@ struct Tensor {
   DataType type = DataType::undefined;
   std::vector<int64_t> dims;
   std::optional<std::span<const std::byte>> raw;  // raw_data, or the bytes of an external file
+  std::string external;                           // that file
   std::vector<float> floats;                      // float_data
   std::vector<int64_t> integers;                  // int32_data, int64_data, uint64_data
   std::vector<double> doubles;                    // double_data

@@ -21,6 +21,7 @@ constexpr int deepest = 16;
 /// What is wrong, and the way to it, which each level on the way up puts its name before.
 struct Malformed {
   std::string where, what;
+  bool damaged = false;  // not even the encoding is right
 };
 
 bool is_utf8(std::string_view text) {
@@ -133,9 +134,9 @@ auto within(Where&& where, Body&& body) {
     m.where = m.where.empty() ? where() : where() + ", " + m.where;
     throw;
   } catch (const protozero::end_of_buffer_exception&) {
-    throw Malformed{where(), "the data ends in the middle of a field"};
-  } catch (const protozero::exception& e) {
-    throw Malformed{where(), e.what()};
+    throw Malformed{where(), "the data ends in the middle of a field", true};
+  } catch (const protozero::exception&) {
+    throw Malformed{where(), "a field is of no known form", true};
   }
 }
 
@@ -420,6 +421,7 @@ class Reader {
                                       bytes.size(), size, first)};
     }
     tensor.raw = bytes.subspan(first, size);
+    tensor.external = path.string();
     tensor.owner = entry->second;
   }
 
@@ -549,7 +551,8 @@ Model parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
   try {
     within([] { return std::string("model"); }, [&] { reader.model(Message(bytes), model); });
   } catch (const Malformed& m) {
-    throw Error(Fault::model, m.where + ": " + m.what);
+    const char* damaged = m.damaged ? "is damaged, or not an ONNX file: " : "";
+    throw Error(Fault::model, damaged + m.where + ": " + m.what);
   }
   return model;
 }

@@ -149,7 +149,7 @@ class Pairing {
       if (!stars || !(form.tells || names_state(input.name))) continue;
       const std::string output = fill(form.output, *stars);
       const onnx::ValueInfo* found = find(outputs_, output);
-      if (found != nullptr && may_be_one(input, *found)) add(input, output, "");
+      if (found != nullptr && found->type == input.type) add(input, output, "");
     }
   }
 

@@ -543,33 +543,6 @@ Result needless_expands(Graph& graph, ValueId out) {
   return std::nullopt;
 }
 
-// Constant indices at equal distances are a slice.
-Result regular_gathers(Graph& graph, ValueId out) {
-  const auto* gather = made_by<Gather>(graph, out);
-  if (gather == nullptr) return std::nullopt;
-  const auto along = static_cast<size_t>(gather->axis);
-  const ValueId table = producer(graph, out)->inputs[0], index = producer(graph, out)->inputs[1];
-  const auto size = graph.value(table).dims[along].constant();
-  if (!graph.value(index).constant || !size || graph.value(index).constant->dims.size() > 1) return std::nullopt;
-  std::vector<int64_t> places;
-  for (const int64_t place : graph.value(index).constant->integers()) {
-    places.push_back(place < 0 ? place + *size : place);
-    if (places.back() < 0 || places.back() >= *size) return std::nullopt;
-  }
-  if (places.empty()) return std::nullopt;
-  const int64_t step = places.size() > 1 ? places[1] - places[0] : 1;
-  for (size_t i = 1; i < places.size(); ++i)
-    if (step == 0 || places[i] - places[i - 1] != step) return std::nullopt;
-  Dims dims = graph.value(table).dims;
-  Slice slice{std::vector<Expression>(dims.size()), std::vector<int64_t>(dims.size(), 1), {}};
-  slice.starts[along] = places[0];
-  slice.steps[along] = step;
-  dims[along] = static_cast<int64_t>(places.size());
-  slice.dims = dims;
-  const Builder build(graph, out);
-  return build.reshape(build.add(slice, {table}), graph.value(out).dims);
-}
-
 // Softmax runs over the last axis.
 Result softmax_last(Graph& graph, ValueId out) {
   const auto* softmax = made_by<Softmax>(graph, out);
@@ -582,6 +555,31 @@ Result softmax_last(Graph& graph, ValueId out) {
   const bool log = softmax->log;
   const Builder build(graph, out);
   return build.transpose(build.add(Softmax{rank - 1, log}, {build.transpose(x, swap)}), swap);
+}
+
+// exp of a log-softmax.
+Result exponentials(Graph& graph, ValueId out) {
+  const auto* exponential = operands_of(graph, out, Step::f_exp);
+  const auto* softmax = exponential == nullptr ? nullptr : made_by<Softmax>(graph, (*exponential)[0]);
+  if (softmax == nullptr || !softmax->log) return std::nullopt;
+  const int axis = softmax->axis;
+  const ValueId logarithm = (*exponential)[0], x = producer(graph, logarithm)->inputs[0];
+  return Builder(graph, out, {logarithm}).add(Softmax{axis}, {x});
+}
+
+// Softmax weights that are the second operand of a product: A W = (W' A')', so that they always come first.
+Result weights_first(Graph& graph, ValueId out) {
+  const auto* matmul = made_by<Matmul>(graph, out);
+  if (matmul == nullptr || matmul->activation != Activation::none || producer(graph, out)->inputs.size() != 2)
+    return std::nullopt;
+  const ValueId a = producer(graph, out)->inputs[0], b = producer(graph, out)->inputs[1];
+  const auto weights = [&](ValueId id) {
+    while (is_view(graph, id)) id = producer(graph, id)->inputs[0];
+    return made_by<Softmax>(graph, id) != nullptr;
+  };
+  if (weights(a) || !weights(b)) return std::nullopt;
+  const Builder build(graph, out);
+  return build.swap_last(build.add(Matmul{}, {build.swap_last(b), build.swap_last(a)}));
 }
 
 // A product with constant weights (and a bias) times a number, or a number for each of its columns, has that in its
@@ -625,8 +623,9 @@ constexpr Rewrite rewrites[] = {
     booleans,          functions_of_booleans,
     views_of_views,    views_sink_below_maps,
     transposes_sink,   reshapes_sink_below_products,
-    needless_expands,  regular_gathers,
-    softmax_last,      scales_into_weights,
+    needless_expands,  counting_gathers,
+    softmax_last,      exponentials,
+    weights_first,     scales_into_weights,
 };
 
 // --- Whole graph -----------------------------------------------------------------------------------------------------

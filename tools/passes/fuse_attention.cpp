@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "tools/error.h"
 #include "tools/passes/pattern.h"
@@ -32,6 +33,7 @@ struct Mask {
 
 struct Scores {
   ValueId q = no_value, k = no_value;  // operands of the product: k is [.., channels, keys]
+  Dims product;                        // its shape
   double scale = 1;
   std::vector<Bias> biases;
   std::vector<Mask> masks;
@@ -43,9 +45,36 @@ Dims batch_of(const Dims& dims) {
   return {dims.begin(), dims.end() - 2};
 }
 
+bool keeps_last(const Graph& graph, ValueId reshape) {
+  const Dims &to = graph.value(reshape).dims, &from = graph.value(producer(graph, reshape)->inputs[0]).dims;
+  return !to.empty() && !from.empty() && to.back() == from.back();
+}
+
 bool keeps_last_two(const Graph& graph, ValueId reshape) {
   const Dims &to = graph.value(reshape).dims, &from = graph.value(producer(graph, reshape)->inputs[0]).dims;
   return to.size() >= 2 && from.size() >= 2 && std::equal(to.end() - 2, to.end(), from.end() - 2);
+}
+
+// A reshape of a map, where every operand has its shape or is a number, as the map of reshapes: masks and scores are
+// read from their end.
+ValueId raised(const Builder& build, ValueId id) {
+  if (!made_by<Reshape>(build.graph, id)) return id;
+  const ValueId inner = producer(build.graph, id)->inputs[0];
+  const Map* map = made_by<Map>(build.graph, inner);
+  if (map == nullptr) return id;
+  const Step step = map->step;
+  const Dims dims = build.dims(id), from = build.dims(inner);
+  std::vector<ValueId> operands = producer(build.graph, inner)->inputs;
+  for (ValueId& operand : operands) {
+    if (count(build.dims(operand)).is_constant(1)) {
+      operand = build.reshape(operand, {});
+    } else if (build.dims(operand) == from) {
+      operand = build.reshape(operand, dims);
+    } else {
+      return id;
+    }
+  }
+  return build.map(step, operands);
 }
 
 bool plain_product(const Graph& graph, ValueId id) {
@@ -66,15 +95,39 @@ class Reader {
       return scores;
     };
     if (plain_product(graph_, id)) {
-      Scores scores;
-      scores.q = producer(graph_, id)->inputs[0];
-      scores.k = producer(graph_, id)->inputs[1];
-      scores.scale = factor;
-      return with_shape(scores);
+      const std::vector<ValueId> operands = producer(graph_, id)->inputs;
+      return with_shape(Scores{operands[0], operands[1], dims, factor, {}, {}, {}});
     }
-    if (made_by<Reshape>(graph_, id) && keeps_last_two(graph_, id))
-      return with_shape(read(producer(graph_, id)->inputs[0], factor));
+    if (turned_product(id)) {
+      const std::vector<ValueId> operands = producer(graph_, producer(graph_, id)->inputs[0])->inputs;
+      return with_shape(Scores{settled(graph_, build_.swap_last(operands[1])),
+                               settled(graph_, build_.swap_last(operands[0])),
+                               dims,
+                               factor,
+                               {},
+                               {},
+                               {}});
+    }
+    if (made_by<Reshape>(graph_, id)) {
+      if (keeps_last_two(graph_, id)) return with_shape(read(producer(graph_, id)->inputs[0], factor));
+      if (const ValueId map = raised(build_, id); map != id) return with_shape(read(map, factor));
+    }
     if (const auto times = scaled(graph_, id)) return read(times->x, factor * times->factor);
+    // A temperature for each head or query, or one known at run time only, is the queries' as well.
+    for (const Step step : {Step::f_mul, Step::f_div})
+      if (const auto* operands = operands_of(graph_, id, step)) {
+        const std::vector<ValueId> parts = *operands;
+        for (size_t i = 0; i < (step == Step::f_mul ? 2 : 1); ++i) {
+          const Dims by = graph_.value(parts[1 - i]).dims;
+          if (!(graph_.value(parts[i]).dims == dims) || (!by.empty() && !by.back().is_constant(1))) continue;
+          auto scores = read(parts[i], factor);
+          if (!scores) return std::nullopt;
+          if (!scores->biases.empty() || !scores->masks.empty() || !(batch_of(scores->product) == batch_of(dims)))
+            return refuse(id);
+          scores->q = build_.map(step, {scores->q, parts[1 - i]});
+          return with_shape(scores);
+        }
+      }
     for (const Step step : {Step::f_add, Step::f_sub})
       if (const auto* sum = operands_of(graph_, id, step)) {
         const std::vector<ValueId> parts = *sum;
@@ -98,13 +151,7 @@ class Reader {
         return with_shape(scores);
       }
     }
-    if (!miss_) {
-      const Node* node = producer(graph_, id);
-      miss_ = Miss{node ? node->name : graph_.value(id).name,
-                   fmt::format("the scores {} come from {}, where a product of queries and keys was expected",
-                               text(dims), node ? name(node->operation) : "outside")};
-    }
-    return std::nullopt;
+    return refuse(id);
   }
 
   // x and the number it is multiplied by, looking through views.
@@ -121,6 +168,31 @@ class Reader {
   }
 
  private:
+  std::nullopt_t refuse(ValueId id) {
+    const Node* node = producer(graph_, id);
+    if (!miss_) miss_ = Miss{node ? node->name : graph_.value(id).name, unlike_scores(graph_, id)};
+    return std::nullopt;
+  }
+
+  // k q', its last two axes in the other order; a column of scores as a row is that too.
+  bool turned_product(ValueId id) const {
+    const bool view = made_by<Transpose>(graph_, id) || made_by<Reshape>(graph_, id);
+    if (!view || !plain_product(graph_, producer(graph_, id)->inputs[0])) return false;
+    const ValueId product = producer(graph_, id)->inputs[0];
+    const Dims to = build_.dims(id);
+    Dims from = build_.dims(product);
+    if (from.size() != to.size() || graph_.value(producer(graph_, product)->inputs[1]).constant) return false;
+    const bool column = from.back().is_constant(1) && !from[from.size() - 2].is_constant(1);
+    std::swap(from.back(), from[from.size() - 2]);
+    if (const auto* transpose = made_by<Transpose>(graph_, id)) {
+      std::vector<int> swap(from.size());
+      std::iota(swap.begin(), swap.end(), 0);
+      std::swap(swap.back(), swap[swap.size() - 2]);
+      return transpose->permutation == swap;
+    }
+    return column && from == to;
+  }
+
   Graph& graph_;
   const Builder& build_;
   std::optional<Miss>& miss_;
@@ -217,13 +289,16 @@ class Fuser {
     if (!plain_product(graph_, root_)) return std::nullopt;
     ValueId weights = producer(graph_, root_)->inputs[0];
     ValueId v = producer(graph_, root_)->inputs[1];
-    for (;;) {  // from the weighted sum up to the softmax
+    const Dims weighting = build_.dims(weights);
+    bool regrouped = false;  // rows were given other axes on the way: those of the sum hold
+    for (;;) {               // from the weighted sum up to the softmax
       if (const auto* guard = operands_of(graph_, weights, Step::f_select)) {
         const auto* test = operands_of(graph_, (*guard)[0], Step::f_is_nan);
         if (test == nullptr || (*test)[0] != (*guard)[2] || uniform(graph_, (*guard)[1]) != 0) return std::nullopt;
         guarded_ = true;
         weights = (*guard)[2];
-      } else if (made_by<Reshape>(graph_, weights) && keeps_last_two(graph_, weights)) {
+      } else if (made_by<Reshape>(graph_, weights) && keeps_last(graph_, weights)) {
+        regrouped = regrouped || !keeps_last_two(graph_, weights);
         weights = producer(graph_, weights)->inputs[0];
       } else {
         break;
@@ -234,7 +309,8 @@ class Fuser {
     if (softmax == nullptr || softmax->log || softmax->axis != rank - 1) return std::nullopt;
 
     Reader reader(graph_, build_, miss_);
-    const auto scores = reader.read(producer(graph_, weights)->inputs[0], 1);
+    const ValueId operand = producer(graph_, weights)->inputs[0];
+    const auto scores = reader.read(regrouped ? build_.reshape(operand, weighting) : operand, 1);
     if (!scores) return std::nullopt;
     miss_.reset();
     if (graph_.value(scores->k).constant) return refuse(scores->k, "the keys are constant weights");
@@ -272,7 +348,8 @@ class Fuser {
     return std::nullopt;
   }
 
-  // Batch and heads that are one axis of size `whole`, as a reshape behind x split or merged them; heads are a constant.
+  // Batch and heads that are one axis of size `whole`, as a reshape behind x split or merged them; heads are a
+  // constant.
   std::optional<Dims> apart(ValueId x, const Expression& whole) const {
     for (; is_view(graph_, x); x = producer(graph_, x)->inputs[0]) {
       if (!made_by<Reshape>(graph_, x)) continue;
@@ -297,8 +374,8 @@ class Fuser {
     return std::nullopt;
   }
 
-  // batch_ is [batch, heads]: from a shape of the scores that has just these two, from where the operands had both, else
-  // of what there is.
+  // batch_ is [batch, heads]: from a shape of the scores that has just these two, from where the operands had both,
+  // else of what there is.
   bool choose_batch(const std::vector<ValueId>& operands) {
     const Dims whole = batch_of(build_.dims(root_));
     for (const Dims& shape : scores_.shapes)
@@ -423,7 +500,7 @@ class Fuser {
     while (!scores_.biases.empty()) {
       Bias bias = scores_.biases.back();
       scores_.biases.pop_back();
-      bias.value = raised(bias.value);
+      bias.value = raised(build_, bias.value);
       if (const auto* sum = operands_of(graph_, bias.value, Step::f_add)) {
         const std::vector<ValueId> parts = *sum;
         for (const ValueId part : parts) scores_.biases.push_back({part, bias.factor, bias.scores});
@@ -439,7 +516,7 @@ class Fuser {
     while (!scores_.masks.empty()) {
       Mask mask = scores_.masks.back();
       scores_.masks.pop_back();
-      mask.value = raised(mask.value);
+      mask.value = raised(build_, mask.value);
       const auto* both = operands_of(graph_, mask.value, mask.keeps ? Step::b_and : Step::b_or);
       if (both != nullptr) {
         const std::vector<ValueId> parts = *both;
@@ -462,28 +539,6 @@ class Fuser {
       bias_ = mask_;
     else
       guard_on_ = bias_ = build_.map(Step::f_select, {mask_, bias_, build_.scalar(-INFINITY)});
-  }
-
-  // A reshape of a map, where every operand has its shape or is a number, as the map of reshapes: masks are read from
-  // their end.
-  ValueId raised(ValueId id) {
-    if (!made_by<Reshape>(graph_, id)) return id;
-    const ValueId inner = producer(graph_, id)->inputs[0];
-    const Map* map = made_by<Map>(graph_, inner);
-    if (map == nullptr) return id;
-    const Step step = map->step;
-    const Dims dims = build_.dims(id), from = build_.dims(inner);
-    std::vector<ValueId> operands = producer(graph_, inner)->inputs;
-    for (ValueId& operand : operands) {
-      if (count(build_.dims(operand)).is_constant(1)) {
-        operand = build_.reshape(operand, {});
-      } else if (build_.dims(operand) == from) {
-        operand = build_.reshape(operand, dims);
-      } else {
-        return id;
-      }
-    }
-    return build_.map(step, operands);
   }
 
   void read_bias(const Bias& bias, Attention& attention) {
@@ -532,8 +587,9 @@ class Fuser {
     kept = as_scores(kept, mask.scores);
     const Dims dims = build_.dims(kept);
     const bool of_keys = dims[1].is_constant(1) && dims[2].is_constant(1) && dims[3] == mask.scores.back();
-    ValueId& place = mask.finite ? finite_mask_ : of_keys ? padding_ : mask_;
-    if (!mask.finite && of_keys) kept = build_.reshape(kept, {dims[0], dims[3]});
+    // Of keys alone the finite mask is key padding too: only a sample that hides every key gives zeros, not a mean.
+    ValueId& place = of_keys ? padding_ : mask.finite ? finite_mask_ : mask_;
+    if (of_keys) kept = build_.reshape(kept, {dims[0], dims[3]});
     place = place == no_value ? kept : build_.map(Step::b_and, {place, kept});
   }
 
@@ -566,6 +622,31 @@ class Fuser {
 };
 
 }  // namespace
+
+std::string unlike_scores(const Graph& graph, ValueId scores) {
+  ValueId id = scores;
+  for (;;) {
+    const auto* sum = operands_of(graph, id, Step::f_add);
+    if (is_view(graph, id))
+      id = producer(graph, id)->inputs[0];
+    else if (const auto times = scaled(graph, id))
+      id = times->x;
+    else if (sum != nullptr && depends_on_dimensions_only(graph, (*sum)[1]))
+      id = (*sum)[0];
+    else
+      break;
+  }
+  const Node* node = producer(graph, id);
+  std::string source = node ? in_words(node->operation) : "outside";
+  if (made_by<Matmul>(graph, id)) {
+    const Value& weights = graph.value(node->inputs[1]);
+    if (weights.constant && (weights.dims.back().is_constant(1) || made_by<Map>(graph, node->inputs[0])))
+      return "additive attention: its scores are a layer's output, no product of queries and keys";
+    if (weights.constant) source = "a layer with constant weights";
+  }
+  return fmt::format("the scores {} come from {}, where a product of queries and keys was expected",
+                     text(graph.value(scores).dims), source);
+}
 
 std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return Fuser(graph, root, miss).run();

@@ -1,4 +1,6 @@
 /// Finds every softmax whose result weights a sum.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "tools/passes/passes.h"
@@ -9,46 +11,81 @@ namespace {
 
 // The name a person knows a tensor by: of what stands behind its views.
 std::string source_name(const Graph& graph, ValueId id) {
-  while (made_by<Reshape>(graph, id) || made_by<Transpose>(graph, id) || made_by<Expand>(graph, id))
-    id = producer(graph, id)->inputs[0];
+  while (is_view(graph, id) && !made_by<Slice>(graph, id)) id = producer(graph, id)->inputs[0];
   return graph.value(id).name;
 }
 
-// The values that a softmax's weights meet in a sum, through views, guards and scales; no_value where they meet none.
-ValueId weighted_by(const Graph& graph, ValueId weights, int depth = 0) {
-  if (depth > 8) return no_value;
+// A product of two tensors, scales and views aside.
+bool plain_scores(const Graph& graph, ValueId id) {
+  for (;;) {
+    if (is_view(graph, id))
+      id = producer(graph, id)->inputs[0];
+    else if (const auto times = scaled(graph, id))
+      id = times->x;
+    else
+      return made_by<Matmul>(graph, id) && !graph.value(producer(graph, id)->inputs[1]).constant;
+  }
+}
+
+// Where a softmax's weights meet values in a sum, through views, guards and scales.
+struct Sum {
+  ValueId values;
+  NodeId node;
+  NodeId through = -1;  // the first on the way that computes something
+};
+std::optional<Sum> sum_of(const Graph& graph, ValueId weights, int depth = 0) {
+  if (depth > 8) return std::nullopt;
   for (const NodeId id : graph.readers(weights)) {
     if (id < 0) continue;
     const Node& node = graph.node(id);
-    if (std::holds_alternative<Matmul>(node.operation) && node.inputs[0] == weights) return node.inputs[1];
+    const ValueId other = node.inputs.size() < 2 ? no_value : node.inputs[node.inputs[0] == weights ? 1 : 0];
+    if (std::holds_alternative<Matmul>(node.operation) && (node.inputs[0] == weights || node.inputs[1] == weights))
+      return Sum{other, id};
     const auto* map = std::get_if<Map>(&node.operation);
-    const bool view = std::holds_alternative<Reshape>(node.operation) ||
-                      std::holds_alternative<Transpose>(node.operation) ||
-                      std::holds_alternative<Expand>(node.operation);
-    if (map != nullptr && map->step == Step::f_mul) {
-      const ValueId other = node.inputs[node.inputs[0] == weights ? 1 : 0];
+    if (map != nullptr && map->step == Step::f_mul)
       for (const NodeId next : graph.readers(node.outputs[0]))
         if (next >= 0)
           if (const auto* sum = std::get_if<Reduce>(&graph.node(next).operation); sum && sum->kind == Reduction::sum)
-            return other;
+            return Sum{other, next};
+    if (!is_view(graph, node.outputs[0]) && map == nullptr) continue;
+    if (auto found = sum_of(graph, node.outputs[0], depth + 1)) {
+      if (map != nullptr) found->through = id;
+      return found;
     }
-    if (!view && map == nullptr) continue;
-    if (const ValueId found = weighted_by(graph, node.outputs[0], depth + 1); found != no_value) return found;
   }
-  return no_value;
+  return std::nullopt;
 }
 
 }  // namespace
 
-void mark_weights(Graph& graph) {
+void mark_weights(Graph& graph, Report& report) {
+  const auto told = [&](const Sum& sum) {
+    return std::any_of(report.missed.begin(), report.missed.end(), [&](const Report::Missed& missed) {
+      return missed.concept_name == "attention" && missed.end == graph.node(sum.node).name;
+    });
+  };
   for (const NodeId id : graph.order()) {
     Node& node = graph.node(id);
+    const auto* softmax = std::get_if<Softmax>(&node.operation);
     if (std::holds_alternative<Attention>(node.operation)) {
       node.mark = Mark{source_name(graph, node.inputs[0]), source_name(graph, node.inputs[1]), 3};
-    } else if (const auto* softmax = std::get_if<Softmax>(&node.operation); softmax && !softmax->log) {
-      const ValueId values = weighted_by(graph, node.outputs[0]);
-      if (values != no_value)
-        node.mark = Mark{source_name(graph, node.inputs[0]), source_name(graph, values), softmax->axis};
+      ++report.attentions;
+    } else if (softmax && !softmax->log) {
+      const auto sum = sum_of(graph, node.outputs[0]);
+      if (!sum) continue;
+      node.mark = Mark{source_name(graph, node.inputs[0]), source_name(graph, sum->values), softmax->axis};
+      ++report.attentions;
+      if (told(*sum)) continue;
+      const Node& at = sum->through < 0 ? node : graph.node(sum->through);
+      const std::string& end = graph.node(sum->node).name;
+      if (sum->through >= 0)
+        report.missed.push_back({"attention", at.name,
+                                 fmt::format("the weights pass through {} before the sum", in_words(at.operation)),
+                                 end});
+      else if (plain_scores(graph, node.inputs[0]))
+        report.missed.push_back({"attention", at.name, "the softmax runs over another axis than the sum", end});
+      else
+        report.missed.push_back({"attention", at.name, unlike_scores(graph, node.inputs[0]), end});
     }
   }
 }

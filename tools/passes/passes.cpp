@@ -12,18 +12,22 @@
 namespace heed::tools {
 namespace {
 
-// Larger concepts before their parts: SiLU before sigmoid; attention before a mask could become a product's residual.
+// Larger concepts before their parts: SiLU before sigmoid; attention before a mask could become a product's residual,
+// and behind the sums that may be its products.
 constexpr Fusion fusions[] = {
-    {"gelu", fuse_gelu},           {"gelu_tanh", fuse_gelu_tanh},       {"silu", fuse_silu},
-    {"softplus", fuse_softplus},   {"sigmoid", fuse_sigmoid},           {"relu", fuse_relu},
-    {"softmax", fuse_softmax},     {"layer_norm", fuse_layer_norm},     {"rms_norm", fuse_rms_norm},
-    {"attention", fuse_attention}, {"weighted sum", fuse_weighted_sum}, {"matmul epilogue", fuse_matmul},
+    {"gelu", fuse_gelu},           {"gelu_tanh", fuse_gelu_tanh},
+    {"silu", fuse_silu},           {"softplus", fuse_softplus},
+    {"sigmoid", fuse_sigmoid},     {"relu", fuse_relu},
+    {"softmax", fuse_softmax},     {"layer_norm", fuse_layer_norm},
+    {"rms_norm", fuse_rms_norm},   {"weighted sum", fuse_weighted_sum},
+    {"attention", fuse_attention}, {"matmul epilogue", fuse_matmul},
 };
 
 // The new node that computes the concept: the last that is no view.
 NodeId main_node(const Graph& graph, ValueId after, NodeId first_new) {
   while (is_view(graph, after)) after = producer(graph, after)->inputs[0];
-  return producer(graph, after) != nullptr && graph.value(after).producer >= first_new ? graph.value(after).producer : -1;
+  return producer(graph, after) != nullptr && graph.value(after).producer >= first_new ? graph.value(after).producer
+                                                                                       : -1;
 }
 
 // Puts `after` in the place of `before` and collects the names of the ONNX nodes that are computed by it now. Where a
@@ -79,9 +83,10 @@ void apply(Graph& graph, const Fusion& fusion, Report& report) {
         if (kept < 0)
           report.fused.push_back({fusion.concept_name, name, absorbed, check.error});
         else
-          report.missed.push_back({fusion.concept_name, graph.node(kept).name, "its result is needed on its own"});
+          report.missed.push_back(
+              {fusion.concept_name, graph.node(kept).name, "its result is needed on its own", name});
       } else {
-        report.missed.push_back({fusion.concept_name, name, "undone, the results differ: " + check.problem});
+        report.missed.push_back({fusion.concept_name, name, "undone, the results differ: " + check.problem, name});
       }
     }
     if (static_cast<NodeId>(graph.node_count()) != first_new) graph.order();  // offers that were not taken are dead
@@ -90,7 +95,7 @@ void apply(Graph& graph, const Fusion& fusion, Report& report) {
   for (const auto& [root, miss] : misses) {
     const NodeId id = graph.value(root).producer;
     if (id >= 0 && !graph.node(id).dead && told.insert(miss.node).second)
-      report.missed.push_back({fusion.concept_name, miss.node, miss.reason});
+      report.missed.push_back({fusion.concept_name, miss.node, miss.reason, graph.node(id).name});
   }
 }
 
@@ -108,7 +113,7 @@ void optimise(Graph& graph, Report& report, const Progress& progress) {
     if (report.fused.size() != before) canonicalise(graph);
   }
   tell("mark weights", 1);
-  mark_weights(graph);
+  mark_weights(graph, report);
   for (const NodeId id : graph.order()) {
     Node& node = graph.node(id);
     if (node.outputs.size() == 1) continue;

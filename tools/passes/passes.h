@@ -20,7 +20,7 @@ void optimise(Graph& graph, Report& report, const Progress& progress = {});
 /// The canonical form alone: rewrites until none applies, equal nodes made one. Also called between fusions.
 void canonicalise(Graph& graph);
 
-/// Marks every softmax whose result weights a sum, fused or not.
-void mark_weights(Graph& graph);
+/// Marks every softmax whose result weights a sum, fused or not, and reports why those that are not are not.
+void mark_weights(Graph& graph, Report& report);
 
 }  // namespace heed::tools

@@ -52,6 +52,19 @@ const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step ste
   return map != nullptr && map->step == step ? &producer(graph, id)->inputs : nullptr;
 }
 
+std::string in_words(const Operation& operation) {
+  const auto* map = std::get_if<Map>(&operation);
+  if (map == nullptr) return std::string("a ") + name(operation);
+  const std::string step = std::string(info(map->step).name).substr(2);  // behind the type's letter
+  if (step == "add") return "an addition";
+  if (step == "sub") return "a subtraction";
+  if (step == "mul") return "a multiplication";
+  if (step == "div") return "a division";
+  if (step == "neg") return "a negation";
+  if (step == "select") return "a selection";
+  return step;
+}
+
 std::optional<double> uniform(const Graph& graph, ValueId id) {
   for (;;) {
     const Value& value = graph.value(id);

@@ -34,6 +34,9 @@ Operation with_activation(const Operation& product, Activation activation);
 /// The operands of the step that makes a value; null where another one does.
 const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step step);
 
+/// "a multiplication", "tanh", "a gather": an operation as a report names it.
+std::string in_words(const Operation& operation);
+
 /// The number that every element of a value is, through reshapes, expands and slices of a constant.
 std::optional<double> uniform(const Graph& graph, ValueId id);
 
@@ -55,6 +58,9 @@ std::optional<int> trailing_axes(const Graph& graph, const Node& reduce);
 
 /// Values that depend on no input of the graph: constants, positions, sizes.
 bool depends_on_dimensions_only(const Graph& graph, ValueId id);
+
+/// A gather by an index that counts, from constants, positions and sizes, as a slice.
+std::optional<ValueId> counting_gathers(Graph& graph, ValueId out);
 
 /// True where exactly one node (or output of the graph) reads the value.
 bool read_once(const Graph& graph, ValueId id);
@@ -114,6 +120,9 @@ std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<M
 std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
+
+/// Why the operand of a softmax that weights a sum is not the scores of a dot-product attention.
+std::string unlike_scores(const Graph& graph, ValueId scores);
 
 /// The rewrites of the canonical form at one value, for what a fusion has just built.
 ValueId settled(Graph& graph, ValueId id);

@@ -1,5 +1,7 @@
 #include "tools/plan/bounds.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -144,21 +146,62 @@ Points points_of(const std::map<std::string, Dimension>& dimensions, const std::
   return points;
 }
 
+// What a storage's size is limited to: the file's numbers have 32 bits.
+constexpr int64_t largest_storage = int64_t{UINT32_MAX} / 64 * 64;
+
+[[noreturn]] void refuse_size(const Storage& storage, const Lowered& lowered) {
+  std::string how = "no size of this model is variable";
+  std::vector<std::string> names;
+  storage.bytes.collect(names);
+  for (const std::string& name : names) {  // the first one that can be made small enough
+    auto ranges = lowered.dimensions;
+    Dimension& range = ranges.at(name);
+    int64_t fits = range.lower - 1, beyond = range.upper;  // the search halves what is between
+    while (beyond - fits > 1) {
+      range.upper = fits + (beyond - fits) / 2;
+      (storage.bytes.range(ranges).upper <= largest_storage ? fits : beyond) = range.upper;
+    }
+    how = fmt::format("'{}' is up to {}", name, lowered.dimensions.at(name).upper);
+    if (fits < range.lower) continue;
+    how += fmt::format(" and may be up to {}", fits);
+    break;
+  }
+  throw Error(Fault::model, fmt::format("tensor '{}' takes up to {} bytes, {} are possible: {}", storage.name,
+                                        storage.bytes.range(lowered.dimensions).upper, largest_storage, how));
+}
+
+// Bytes of its storage that lie before a tensor, which are needed even where the tensor is empty.
+std::vector<std::vector<Expression>> starts_of(const Lowered& lowered) {
+  std::vector<std::vector<Expression>> starts(lowered.storages.size());
+  for (const LoweredTensor& tensor : lowered.tensors)
+    starts[static_cast<size_t>(tensor.view.storage)].push_back(tensor.view.offset *
+                                                               static_cast<int64_t>(size_of(tensor.view.type)));
+  return starts;
+}
+
 void bound(Lowered& lowered) {
   const Points points = points_of(lowered.dimensions, lowered.constraints);
+  const auto most_of = [&](const Expression& bytes) {
+    if (!points.exhaustive) return bytes.range(lowered.dimensions).upper;
+    int64_t most = 0;
+    for (const Point& point : points.all) most = std::max(most, bytes.evaluate(point));
+    return most;
+  };
+  const auto starts = starts_of(lowered);
   std::map<Expression, uint64_t> capacities;
-  for (Storage& storage : lowered.storages) {
+  for (size_t i = 0; i < lowered.storages.size(); ++i) {
+    Storage& storage = lowered.storages[i];
     if (storage.constant) continue;
     const auto [entry, is_new] = capacities.try_emplace(storage.bytes, 0);
     if (is_new) {
-      int64_t most = 1;
-      if (points.exhaustive)
-        for (const Point& point : points.all) most = std::max(most, storage.bytes.evaluate(point));
-      else
-        most = std::max(most, storage.bytes.range(lowered.dimensions).upper);
+      const int64_t most = std::max<int64_t>(most_of(storage.bytes), 1);
+      if (most > largest_storage) refuse_size(storage, lowered);
       entry->second = round_up(static_cast<uint64_t>(most), 64);
     }
     storage.capacity = entry->second;
+    if (storage.bytes.range(lowered.dimensions).lower == 0)
+      for (const Expression& start : starts[i])
+        storage.capacity = std::max(storage.capacity, round_up(static_cast<uint64_t>(most_of(start)), 64));
   }
   // Scratch grows with every size: where not every point was tried, all upper bounds together are enough, allowed or
   // not.

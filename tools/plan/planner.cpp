@@ -1,8 +1,11 @@
 #include "tools/plan/planner.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
+#include "tools/error.h"
 #include "tools/plan/bounds.h"
 
 namespace heed::tools {
@@ -246,6 +249,15 @@ Plan plan(const Lowered& lowered) {
 
   const std::vector<uint64_t> offsets = place(lives);
   result.workspace = end_of(lives, offsets);
+  constexpr uint64_t largest = uint64_t{UINT32_MAX} * 64;  // the file counts in 64 bytes, with 32 bits
+  if (result.workspace > largest) {
+    std::string ranges;
+    for (const auto& [name, dimension] : lowered.dimensions)
+      ranges += fmt::format(" --dim {}={}..{}", name, dimension.lower, dimension.upper);
+    throw Error(Fault::model,
+                fmt::format("the workspace takes {} bytes, {} are possible: smaller bounds are needed than{}",
+                            result.workspace, largest, ranges));
+  }
   result.lower_bound = lower_bound(lives);
   std::vector<size_t> order(lives.size());
   std::iota(order.begin(), order.end(), size_t{0});
