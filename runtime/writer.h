@@ -13,10 +13,10 @@ class Writer {
   Writer& operator<<(std::string_view string) {
     // Names come from a file: control characters would reach a terminal. Those from 0x80 to 0x9f are bytes of their own
     // outside UTF-8, and 0xc2 followed by the byte inside it.
-    for (size_t i = 0; i < string.size();) {
-      const size_t length = character(string.substr(i));
-      for (const char c : length == 0 ? std::string_view("?") : string.substr(i, length)) put(c);
-      i += length == 0 ? 1 : length;
+    while (!string.empty()) {
+      const size_t length = character(string);
+      for (const char c : length == 0 ? std::string_view("?") : std::string_view(string.data(), length)) put(c);
+      string.remove_prefix(length == 0 ? 1 : length);
     }
     return *this;
   }

@@ -177,9 +177,9 @@ inline Shape shape_of(Type type, std::initializer_list<int> dims) {
   shape.type = type;
   shape.rank = static_cast<uint8_t>(dims.size());
   std::copy(dims.begin(), dims.end(), shape.dims);
-  int32_t stride = 1;
+  int64_t stride = 1;
   for (int axis = shape.rank - 1; axis >= 0; --axis) {
-    shape.strides[axis] = stride;
+    shape.strides[axis] = static_cast<int32_t>(stride);
     stride *= shape.dims[axis];
   }
   return shape;
