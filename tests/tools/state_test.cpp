@@ -660,4 +660,13 @@ TEST_CASE("noise suppression finds its state by Keras' names") {
   }
 }
 
+TEST_CASE("speech enhancement carries its three caches") {
+  if (!is_here(models / "gtcrn/gtcrn.onnx")) return;
+  const Converted converted = convert(models / "gtcrn/gtcrn.onnx", {});
+  Running running(converted.bytes);
+  CHECK(running.model->state_count() == 3);
+  CHECK(running.model->input_count() == 1);
+  CHECK(running.model->output_count() == 1);
+}
+
 }  // namespace heed::test
