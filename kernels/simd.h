@@ -127,6 +127,7 @@ HEED_INLINE I shr(I a, I n) { return {_mm512_srav_epi32(a.v, (n & splat(31)).v)}
 HEED_INLINE I load(const int8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 HEED_INLINE I load(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 HEED_INLINE void store_low(uint8_t* p, I a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v)); }
+HEED_INLINE F swap_pairs(F a) { return {_mm512_permute_ps(a.v, 0xb1)}; }
 HEED_INLINE float first_lane(F a) { return _mm512_cvtss_f32(a.v); }
 template <int n> HEED_INLINE F down(F a) {
   if constexpr (n == 8) return {_mm512_shuffle_f32x4(a.v, a.v, 0x4e)};
@@ -187,6 +188,7 @@ HEED_INLINE void store_low(uint8_t* p, I a) {
   const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
 }
+HEED_INLINE F swap_pairs(F a) { return {_mm256_permute_ps(a.v, 0xb1)}; }
 HEED_INLINE float first_lane(F a) { return _mm256_cvtss_f32(a.v); }
 template <int n> HEED_INLINE F down(F a) {
   if constexpr (n == 4) return {_mm256_permute2f128_ps(a.v, a.v, 1)};
@@ -244,6 +246,7 @@ HEED_INLINE void store_low(uint8_t* p, I a) {
   const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(half, half))), 0);
   __builtin_memcpy(p, &four, 4);
 }
+HEED_INLINE F swap_pairs(F a) { return {vrev64q_f32(a.v)}; }
 HEED_INLINE float first_lane(F a) { return vgetq_lane_f32(a.v, 0); }
 template <int n> HEED_INLINE F down(F a) { return {vextq_f32(a.v, a.v, n)}; }
 

@@ -16,6 +16,7 @@
 #include "kernels/pool/pool.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
+#include "kernels/rope/rope.h"
 #include "kernels/softmax/softmax.h"
 #include "tables.h"
 #include "writer.h"
@@ -38,6 +39,7 @@ static_assert(static_cast<int>(format::Reduction::MAX) == static_cast<int>(Reduc
 static_assert(static_cast<int>(format::Cell::MAX) == static_cast<int>(Cell::rnn));
 static_assert(static_cast<int>(format::Direction::MAX) == static_cast<int>(Direction::both));
 static_assert(static_cast<int>(format::Pooling::MAX) == static_cast<int>(Pooling::sum));
+static_assert(static_cast<int>(format::Pairing::MAX) == static_cast<int>(Pairing::interleaved));
 static_assert(sizeof(format::Window) == sizeof(Window));
 static_assert(static_cast<int>(format::SourceKind::MAX) == static_cast<int>(SourceKind::dimension));
 
@@ -178,6 +180,9 @@ void decode_params(const format::Operator& row, std::byte* at) {
       store(params, at);
       break;
     }
+    case OperatorKind::rope:
+      store(RopeParams{static_cast<Pairing>(row.params_as_Rope()->pairing()), {}}, at);
+      break;
     case OperatorKind::count:
       break;
   }

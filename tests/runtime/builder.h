@@ -22,6 +22,7 @@
 #include "kernels/pool/pool.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
+#include "kernels/rope/rope.h"
 #include "kernels/softmax/softmax.h"
 
 namespace heed::test {
@@ -333,6 +334,8 @@ struct Builder {
         const format::Counted counted(p.count_before, p.count_after);
         return format::CreatePool(fbb, static_cast<format::Pooling>(p.kind), &window, &counted).Union();
       }
+      case OperatorKind::rope:
+        return format::CreateRope(fbb, static_cast<format::Pairing>(as(RopeParams{}).pairing)).Union();
       case OperatorKind::count:
         break;
     }

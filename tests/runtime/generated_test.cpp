@@ -104,6 +104,16 @@ class Generator {
             {output(Type::f32, {dims[0], below(3), below(5), below(20), dims[4]})});
         break;
       }
+      case OperatorKind::rope: {
+        const Dims dims = shape(1 + below(4));
+        Dims table = dims;
+        table.back() = 2 * below(dims.back() / 2 + 1);
+        add(OperatorKind::rope, RopeParams{static_cast<Pairing>(below(2)), {}},
+            {input(Type::f32, dims, Layout::last_dense), input(Type::f32, table, Layout::last_dense),
+             input(Type::f32, table, Layout::last_dense)},
+            {output(Type::f32, dims)});
+        break;
+      }
       case OperatorKind::count:
         break;
     }

@@ -15,6 +15,7 @@ static_assert(sizeof(CopyParams) == 4 && sizeof(GatherParams) == 4 && sizeof(Mat
 static_assert(sizeof(AttentionParams) == 20 && sizeof(NormalizeParams) == 8 && sizeof(SoftmaxParams) == 4);
 static_assert(sizeof(ReduceParams) == 4 && sizeof(RecurrentParams) == 12);
 static_assert(sizeof(Window) == 48 && sizeof(ConvParams) == 56 && sizeof(PoolParams) == 76);
+static_assert(sizeof(RopeParams) == 4);
 
 TEST_CASE("memory has one size on every target") {
   struct Row {
@@ -33,6 +34,7 @@ TEST_CASE("memory has one size on every target") {
       {"recurrent", 12288, 14080, 768, 10752},
       {"conv", 2672, 17920, 960, 384},
       {"pool", 0, 29824, 704, 0},
+      {"rope", 456, 7936, 896, 0},
       {"block", 7296, 19136, 1792, 1600},
       {"state", 384, 768, 1280, 384, 896},
   };

@@ -317,6 +317,32 @@ Builder pool_example() {
   return b;
 }
 
+Builder rope_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), tokens = b.size(3), heads = b.size(5), channels = b.size(11), zero = b.size(0),
+                 one = b.size(1);
+  const auto heads_of = [&](const char* name, uint32_t first, uint32_t last) {
+    return b.tensor(name, Type::f32, {batch, tokens, heads, channels}, b.buffer(6 * 165 * 4, first, last));
+  };
+  const int32_t x = heads_of("x", 0, 0), half = heads_of("half", 0, 1), y = heads_of("y", 1, 2);
+  const auto table = [&](const char* name, int32_t rotated, uint32_t seed) {
+    const uint32_t width = b.size(rotated);
+    const int32_t number =
+        b.constant(name, Type::f32, {batch, tokens, heads, width}, floats(static_cast<size_t>(3 * rotated), seed));
+    b.tensors.back().strides = {zero, width, zero, one};
+    return number;
+  };
+  const int32_t cos = table("cos", 10, 16), sin = table("sin", 10, 17);
+  b.add("half", OperatorKind::rope, Builder::pack(RopeParams{Pairing::half, {}}), {x, cos, sin}, {half});
+  const int32_t few_cos = table("few cos", 6, 18), few_sin = table("few sin", 6, 19);
+  b.add("pairs", OperatorKind::rope, Builder::pack(RopeParams{Pairing::interleaved, {}}), {half, few_cos, few_sin},
+        {y});
+  b.input(x);
+  b.output(y);
+  plan(b);
+  return b;
+}
+
 }  // namespace
 
 Builder elementwise_example() {
@@ -474,6 +500,7 @@ std::vector<Example> examples() {
   all.push_back({"recurrent", recurrent_example()});
   all.push_back({"conv", conv_example()});
   all.push_back({"pool", pool_example()});
+  all.push_back({"rope", rope_example()});
   all.push_back({"block", block_example()});
   all.push_back({"state", state_example()});
   return all;

@@ -307,10 +307,10 @@ TEST_CASE("operators") {
       good, [](B& b) { b.operators[4].macs = 5000; },
       norm(Code::corrupt, "no such expression", 5000, static_cast<int64_t>(good.expressions.size())));
   refused(
-      good, [](B& b) { b.operators[4].kind = OperatorKind::count; }, norm(Code::corrupt, "no such operator", 12, 11));
+      good, [](B& b) { b.operators[4].kind = OperatorKind::count; }, norm(Code::corrupt, "no such operator", 13, 12));
   refused(
       good, [](B& b) { b.operators[4].kind = static_cast<OperatorKind>(255); },
-      norm(Code::corrupt, "no such operator", 0, 11));
+      norm(Code::corrupt, "no such operator", 0, 12));
 
   const int32_t scratch = good.operators[2].scratch;
   REQUIRE(scratch >= 0);
@@ -408,6 +408,7 @@ TEST_CASE("params outside an operator's contract") {
   broken("pool", PoolParams{Pooling::max, {}, changed(&Window::strides, 1, -1), {}, {}});
   broken("pool", PoolParams{Pooling::mean, {}, window, {0, -1, 0}, {}});
   broken("pool", PoolParams{Pooling::mean, {}, window, {}, {0, 0, INT32_MAX}});
+  broken("rope", RopeParams{static_cast<Pairing>(2), {}});
 }
 
 TEST_CASE("elementwise programs") {

@@ -35,7 +35,10 @@ Graph every_operator() {
   Attention attention;
   attention.scale = 0.35f;
   attention.causal = true;
-  const ValueId mixed = g.add(attention, {heads(normal, 4), heads(normal, 2), heads(normal, 2)});
+  const ValueId cos = g.add(Slice{{0, 0}, {1, 1}, {tokens, 6}}, {g.constant({12, 6})}),
+                sin = g.add(Slice{{0, 0}, {1, 1}, {tokens, 6}}, {g.constant({12, 6})});
+  const auto turned = [&](ValueId v) { return g.add(Rope{Pairing::half}, {v, cos, sin}); };
+  const ValueId mixed = g.add(attention, {turned(heads(normal, 4)), turned(heads(normal, 2)), heads(normal, 2)});
   const ValueId joined = g.add(Reshape{{1, tokens, 32}}, {g.add(Transpose{{0, 2, 1, 3}}, {mixed})});
   const ValueId y = g.add(Matmul{}, {joined, g.constant({32, 24}), no_value, x});
   const NodeId gru = g.graph.add(

@@ -180,6 +180,13 @@ TEST_CASE("recurrent layers, one unit by hand") {
   }
 }
 
+TEST_CASE("rotary positions") {
+  const Literal x = floats({2, 1, 5}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+  const Literal cos = floats({1, 4}, {1, 1, 10, 10}), sin = floats({2, 1, 4}, {-1, -2, 3, 4, 0, 0, 0, 0});
+  CHECK(result(Rope{Pairing::half}, {&x, &cos, &sin}) == Floats{-2, -6, 33, 48, 5, 6, 7, 80, 90, 10});
+  CHECK(result(Rope{Pairing::interleaved}, {&x, &cos, &sin}) == Floats{-1, 0, 42, 52, 5, 6, 7, 80, 90, 10});
+}
+
 TEST_CASE("an elementwise program equals its maps") {
   const Literal x = floats({2, 3}, {1, -2, 3, -4, 5, -6}), row = floats({3}, {1, 2, 3});
   Elementwise program;

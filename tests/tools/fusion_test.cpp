@@ -626,6 +626,131 @@ TEST_CASE("softmax, written out") {
     }
 }
 
+// --- Rotary positions ------------------------------------------------------------------------------------------------
+
+namespace {
+
+struct Rotary : Written {
+  static constexpr int64_t heads = 3, depth = 8;
+  Expression tokens = dimension("tokens", 1, 32);
+  Sizes sizes{{"tokens", 5}};
+  ValueId x = input("x", {2, tokens, heads* depth});
+  Dims split{2, tokens, heads, depth};
+
+  ValueId part(ValueId id, int64_t start, int64_t size, int64_t step = 1) {
+    Dims dims = graph.value(id).dims;
+    Slice slice{std::vector<Expression>(dims.size()), std::vector<int64_t>(dims.size(), 1), {}};
+    slice.starts.back() = start;
+    slice.steps.back() = step;
+    dims.back() = size;
+    slice.dims = dims;
+    return add_node(slice, {id});
+  }
+  ValueId joined(ValueId a, ValueId b) {
+    return add_node(Concat{static_cast<int>(graph.value(a).dims.size()) - 1}, {a, b});
+  }
+  /// Rows of a constant, one for each token.
+  ValueId table(int64_t channels) {
+    const Dims dims{tokens, channels};
+    return reshape(add_node(Slice{{0, 0}, {1, 1}, dims}, {weights({32, channels})}), {tokens, 1, channels});
+  }
+  ValueId turned(ValueId id, int64_t channels = depth) {
+    return joined(one(Step::f_neg, part(id, channels / 2, channels / 2)), part(id, 0, channels / 2));
+  }
+  ValueId rotate_half(ValueId id, ValueId cos, ValueId sin) { return add(mul(id, cos), mul(turned(id), sin)); }
+
+  /// One rope and nothing else that computes: tables are slices of constants.
+  void fused(Pairing pairing, ValueId result) {
+    output(result);
+    Optimised done(*this, sizes);
+    CHECK(done.fused("rope") == 1);
+    CHECK(done.report.missed.empty());
+    CHECK(done.attributes<Rope>().pairing == pairing);
+    CHECK(done.nodes<Map>() + done.nodes<Concat>() + done.nodes<Gather>() == 0);
+  }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Rotary, "rope: halves turned as a whole") {
+  const ValueId q = reshape(x, split);
+  SUBCASE("heads behind the tokens") {
+    fused(Pairing::half, rotate_half(q, table(depth), table(depth)));
+  }
+  SUBCASE("heads first") {
+    const auto first = [&](ValueId id) { return reshape(id, {1, tokens, depth}); };
+    fused(Pairing::half, rotate_half(transpose(q, {0, 2, 1, 3}), first(table(depth)), first(table(depth))));
+  }
+  SUBCASE("without heads") {
+    fused(Pairing::half, rotate_half(part(x, 5, depth), reshape(table(depth), {tokens, depth}),
+                                     reshape(table(depth), {tokens, depth})));
+  }
+  SUBCASE("tables of half the width, joined") {
+    const ValueId cos = table(depth / 2), sin = table(depth / 2);
+    fused(Pairing::half, rotate_half(q, joined(cos, cos), joined(sin, sin)));
+  }
+  SUBCASE("the minus on the other side") {
+    const ValueId half = joined(part(q, 4, 4), one(Step::f_neg, part(q, 0, 4)));
+    fused(Pairing::half, sub(mul(table(depth), q), mul(table(depth), half)));
+  }
+}
+
+TEST_CASE_FIXTURE(Rotary, "rope: halves in chunks") {
+  const ValueId q = reshape(x, split), cos = table(4), sin = table(4), a = part(q, 0, 4), b = part(q, 4, 4);
+  fused(Pairing::half, joined(sub(mul(a, cos), mul(b, sin)), add(mul(b, cos), mul(a, sin))));
+}
+
+TEST_CASE_FIXTURE(Rotary, "rope: neighbours") {
+  const ValueId cos = table(4), sin = table(4);
+  SUBCASE("as an axis of their own") {
+    const ValueId pairs = reshape(x, {2, tokens, heads, depth / 2, 2});
+    const Dims one_each{2, tokens, heads, depth / 2}, last{2, tokens, heads, depth / 2, 1};
+    const ValueId a = reshape(part(pairs, 0, 1), one_each), b = reshape(part(pairs, 1, 1), one_each);
+    const ValueId even = sub(mul(a, cos), mul(b, sin)), odd = add(mul(a, sin), mul(b, cos));
+    fused(Pairing::interleaved, reshape(joined(reshape(even, last), reshape(odd, last)), split));
+  }
+  SUBCASE("every second channel") {
+    const ValueId q = reshape(x, split), a = part(q, 0, 4, 2), b = part(q, 1, 4, 2);
+    const Dims last{2, tokens, heads, depth / 2, 1};
+    const ValueId half = reshape(joined(reshape(one(Step::f_neg, b), last), reshape(a, last)), split);
+    const auto twice = [&](ValueId id) {
+      const ValueId wide = expand(reshape(id, {tokens, 1, 4, 1}), {tokens, 1, 4, 2});
+      return reshape(wide, {tokens, 1, depth});
+    };
+    fused(Pairing::interleaved, add(mul(q, twice(cos)), mul(half, twice(sin))));
+  }
+}
+
+TEST_CASE_FIXTURE(Rotary, "rope: some of the channels") {
+  const ValueId q = reshape(x, split), rotated = part(q, 0, 6), rest = part(q, 6, 2);
+  fused(Pairing::half, joined(add(mul(rotated, table(6)), mul(turned(rotated, 6), table(6))), rest));
+}
+
+TEST_CASE_FIXTURE(Rotary, "rope: tables computed from positions") {
+  const ValueId position = input("position", {2, tokens, 1, 1}), q = reshape(x, split);
+  const ValueId angle = mul(position, weights({4})), angles = joined(angle, angle);
+  output(rotate_half(q, one(Step::f_cos, angles), one(Step::f_sin, angles)));
+  Optimised done(*this, sizes);
+  CHECK(done.fused("rope") == 1);
+  CHECK(done.nodes<Concat>() == 0);  // the frequencies are joined instead, which are constant
+  CHECK(done.nodes<Gather>() == 0);
+}
+
+TEST_CASE_FIXTURE(Rotary, "rope: what only resembles it is left") {
+  const ValueId q = reshape(x, split), cos = table(depth), sin = table(depth);
+  SUBCASE("other pairs") {
+    const ValueId half = joined(one(Step::f_neg, part(q, 2, 4)), joined(part(q, 0, 2), part(q, 6, 2)));
+    output(add(mul(q, cos), mul(half, sin)));
+  }
+  SUBCASE("another tensor's channels") {
+    output(add(mul(q, cos), mul(turned(reshape(input("other", {2, tokens, heads * depth}), split)), sin)));
+  }
+  Optimised done(*this, sizes);
+  CHECK(done.fused("rope") == 0);
+  REQUIRE(done.report.missed.size() == 1);
+  CHECK(done.report.missed[0].concept_name == "rope");
+}
+
 // --- Matrix products -------------------------------------------------------------------------------------------------
 
 TEST_CASE("matmul takes bias, residual and activation into its epilogue") {

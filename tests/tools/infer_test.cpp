@@ -58,6 +58,7 @@ TEST_CASE_FIXTURE(Fixture, "shapes of results") {
   CHECK(dims(Attention{}, {q, k, v, input({1, 1, 5, tokens}), input({batch, tokens}, Type::boolean)}) ==
         Dims{batch, 8, 5, 24});
   CHECK(dims(Normalize{Normalization::layer, 1e-5f}, {x, input({64}), no_value}) == Dims{batch, tokens, 64});
+  CHECK(dims(Rope{}, {q, input({5, 8}), input({1, 5, 8})}) == Dims{batch, 8, 5, 16});
   const NodeId lstm = graph.add(Recurrent{Cell::lstm, Direction::both, false, 32},
                                 {input({tokens, batch, 8}), input({2, 128, 8}), input({2, 128, 32})}, "lstm");
   REQUIRE(graph.node(lstm).outputs.size() == 3);
@@ -84,6 +85,8 @@ TEST_CASE_FIXTURE(Fixture, "every refusal names the node and both shapes") {
   CHECK(
       names(refusal(Attention{}, {q, input({1, 3, 5, 16}), input({1, 3, 5, 16})}), {"layer.3", "3 heads", "8 heads"}));
   CHECK(names(refusal(Attention{}, {q, input({1, 8, 7, 16}), input({1, 8, 6, 16})}), {"layer.3", "7 and 6"}));
+  CHECK(names(refusal(Rope{}, {q, input({5, 18}), input({5, 18})}), {"layer.3", "18 channels", "[1, 8, 5, 16]"}));
+  CHECK(names(refusal(Rope{}, {q, input({5, 8}), input({2, 1, 5, 8})}), {"layer.3", "[2, 1, 5, 8]", "[1, 8, 5, 16]"}));
   CHECK(names(refusal(Recurrent{Cell::gru, Direction::forward, true, 32},
                       {input({5, 1, 8}), input({1, 128, 8}), input({1, 96, 32})}),
               {"layer.3", "[1, 128, 8]", "[1, 96, 8]"}));

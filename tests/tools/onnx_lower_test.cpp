@@ -637,5 +637,23 @@ TEST_CASE("attention") {
         "node 'Attention_0' (Attention): output 3, 'y3', is not supported");
 }
 
+TEST_CASE("rotary positions") {
+  const Attributes pairs = {{"interleaved", int64_t{1}}};
+  const In x = floats({1, 2, 3, 4, 5, 6, 7, 8}, {1, 1, 2, 4});  // [B, H, T, D]
+  const In cos = floats({1, 1, 0, 0}, {2, 2}), sin = floats({0, 0, 1, 1}, {2, 2});
+  const In positions = integers({0, 1}, {1, 2}), back = integers({1, 0}, {1, 2});
+  check({"RotaryEmbedding", {x, cos, sin, positions}, {}, {}, 23}, {1, 1, 2, 4}, {1, 2, 3, 4, -7, -8, 5, 6});
+  check({"RotaryEmbedding", {x, cos, sin, back}, {}, {}, 23}, {1, 1, 2, 4}, {-3, -4, 1, 2, 5, 6, 7, 8});
+  check({"RotaryEmbedding", {x, cos, sin, positions}, pairs, {}, 23}, {1, 1, 2, 4}, {1, 2, 3, 4, -6, 5, -8, 7});
+  const In own_cos = floats({1, 0}, {1, 2, 1}), own_sin = floats({0, 1}, {1, 2, 1});
+  check({"RotaryEmbedding", {x, own_cos, own_sin}, {{"rotary_embedding_dim", int64_t{2}}}, {}, 23}, {1, 1, 2, 4},
+        {1, 2, 3, 4, -6, 5, 7, 8});
+  const In flat = floats({1, 2, 3, 4, 5, 6, 7, 8}, {1, 2, 4});  // two heads of two
+  check({"RotaryEmbedding", {flat, own_cos, own_sin}, {{"num_heads", int64_t{2}}}, {}, 23}, {1, 2, 4},
+        {1, 2, 3, 4, -6, 5, -8, 7});
+  CHECK(refusal({"RotaryEmbedding", {x, cos, sin, positions}, {{"rotary_embedding_dim", int64_t{2}}}, {}, 23}) ==
+        "node 'RotaryEmbedding_0' (RotaryEmbedding): attribute 'rotary_embedding_dim' is 2, the tables are for 4");
+}
+
 }  // namespace
 }  // namespace heed::tools::test

@@ -670,6 +670,27 @@ class Evaluation {
     return {made(dims, std::move(values))};
   }
 
+  std::vector<Literal> operator()(const Rope& op) const {
+    const Literal &cos = *inputs_[1], &sin = *inputs_[2];
+    const int64_t channels = x().dims.back(), rotated = cos.dims.back(), half = rotated / 2;
+    const Sizes lead(x().dims.begin(), x().dims.end() - 1);
+    const auto rows = [&](const Literal& table) {
+      Sizes strides = broadcast_strides(Sizes(table.dims.begin(), table.dims.end() - 1), lead);
+      for (int64_t& stride : strides) stride *= rotated;
+      return strides;
+    };
+    std::vector<float> values(x().floats().begin(), x().floats().end());
+    walk<2>(lead, {rows(cos), rows(sin)}, {}, [&](int64_t row, const auto& at) {
+      const float* from = data<float>(x()) + row * channels;
+      for (int64_t i = 0; i < rotated; ++i) {
+        const int64_t partner = op.pairing == Pairing::interleaved ? i ^ 1 : i < half ? i + half : i - half;
+        values[static_cast<size_t>(row * channels + i)] = static_cast<float>(
+            double{from[i]} * data<float>(cos)[at[0] + i] + double{from[partner]} * data<float>(sin)[at[1] + i]);
+      }
+    });
+    return {made(x().dims, std::move(values))};
+  }
+
   std::vector<Literal> operator()(const Elementwise& op) const {
     const Sizes dims = evaluate_dims(op.dims, dimensions_);
     const auto count = static_cast<size_t>(product(dims));

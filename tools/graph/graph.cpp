@@ -389,8 +389,8 @@ void for_each_expression(Operation& operation, const std::function<void(Expressi
 
 const char* name(const Operation& operation) {
   static constexpr const char* names[] = {
-      "map",    "iota",    "size",   "reshape",   "transpose", "slice",     "expand", "concat", "pad",        "gather",
-      "matmul", "softmax", "reduce", "attention", "normalize", "recurrent", "conv",   "pool",   "elementwise"};
+      "map",    "iota",    "size",   "reshape",   "transpose", "slice",     "expand", "concat", "pad",  "gather",
+      "matmul", "softmax", "reduce", "attention", "normalize", "recurrent", "conv",   "pool",   "rope", "elementwise"};
   static_assert(std::size(names) == std::variant_size_v<Operation>);
   if (const auto* map = std::get_if<Map>(&operation)) return info(map->step).name;
   return names[operation.index()];

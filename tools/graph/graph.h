@@ -21,6 +21,7 @@
 #include "kernels/pool/pool.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
+#include "kernels/rope/rope.h"
 #include "tools/graph/expression.h"
 
 namespace heed::tools {
@@ -144,6 +145,9 @@ struct Pool {  // x [N, spatial.., C]: kernels/pool/pool.h
   bool counts_padding = false;  // of the mean
   bool ceil = false;            // a last window may reach past the padding, if it begins before its end
 };
+struct Rope {  // x [.., D], cos and sin [.., R], which broadcast against x: kernels/rope/rope.h
+  Pairing pairing;
+};
 /// Several maps as one program (made by the last pass): sources that are tensors are the node's inputs, in order.
 struct Elementwise {
   struct Source {
@@ -159,7 +163,7 @@ struct Elementwise {
 };
 
 using Operation = std::variant<Map, Iota, Size, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax,
-                               Reduce, Attention, Normalize, Recurrent, Conv, Pool, Elementwise>;
+                               Reduce, Attention, Normalize, Recurrent, Conv, Pool, Rope, Elementwise>;
 
 /// A softmax whose result weights a sum, fused or not: what `heed attention` draws. Set by the passes on Softmax and
 /// Attention nodes.

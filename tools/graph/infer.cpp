@@ -305,6 +305,24 @@ class Inference {
     return {{Type::f32, result}};
   }
 
+  std::vector<Inferred> infer(const Rope&) {
+    takes(3, 3);
+    const Dims x = input(0, Type::f32).dims, cos = input(1, Type::f32).dims, sin = input(2, Type::f32).dims;
+    if (x.empty() || cos.empty() || cos.size() > x.size())
+      refuse(fmt::format("the tables {} do not fit the shape {}", text(cos), text(x)));
+    equal(cos.back(), sin.back(), cos, sin);
+    const auto rotated = cos.back().constant(), channels = x.back().constant();
+    if (!rotated || *rotated % 2 != 0 || !channels || *rotated > *channels)
+      refuse(fmt::format("{} channels of {} cannot be rotated in pairs", cos.back().text(), text(x)));
+    for (const Dims& table : {cos, sin}) {
+      const Dims lead(x.begin(), x.end() - 1);
+      const Dims together = broadcast(graph_, lead, Dims(table.begin(), table.end() - 1), where_);
+      if (together != lead)
+        refuse(fmt::format("the table {} does not broadcast to the shape {}", text(table), text(x)));
+    }
+    return {{Type::f32, x}};
+  }
+
   std::vector<Inferred> infer(const Elementwise& op) {
     size_t tensors = 0;
     std::vector<Type> sources;

@@ -1,7 +1,8 @@
-// Operators over sequences: recurrent layers and attention.
+// Operators over sequences: recurrent layers, attention, rotary positions.
 #include <algorithm>
 #include <cmath>
 
+#include "tools/graph/channels.h"
 #include "tools/onnx/lowering.h"
 
 namespace heed::tools {
@@ -166,11 +167,75 @@ void attention(Lowering& l) {
   l.result(0, l.reshape(l.transpose(y, {0, 2, 1, 3}), {dims[0], dims[2], dims[1] * dims[3]}), q_in.type);
 }
 
+// --- Rotary positions ------------------------------------------------------------------------------------
+
+/// Half-width cosines or sines [.., R / 2] as rope's table [.., R]; `minus`: in sin, of the first of each pair.
+ValueId rope_table(Lowering& l, ValueId half_table, Pairing pairing, bool minus) {
+  const auto half = l.dims(half_table).back().constant();
+  if (!half) refuse("the number of channels that are rotated is not known");
+  std::vector<Channel> channels;
+  for (int64_t i = 0; i < 2 * *half; ++i) {
+    const bool interleaved = pairing == Pairing::interleaved;
+    channels.push_back({interleaved ? i / 2 : i % *half, minus && (interleaved ? i % 2 == 0 : i < *half)});
+  }
+  return pick_channels(l.graph, half_table, l.rank(half_table) - 1, channels);
+}
+
+/// x is [B, H, T, D] or [B, T, H * D]; tables [positions, R / 2] with `positions` [B, T], else [B, T, R / 2].
+void rotary(Lowering& l, ValueId cos, ValueId sin, ValueId positions) {
+  const Operand x = l.operand(0);
+  const Dims dims = l.dims(x.id);
+  const auto pairing = static_cast<Pairing>(l.integer("interleaved", 0) != 0);
+  const int64_t heads = l.integer("num_heads", 0), rotated = l.integer("rotary_embedding_dim", 0);
+  const auto table = [&](ValueId half, bool minus) {
+    const auto channels = l.dims(half).back().constant();
+    if (rotated != 0 && channels && *channels != rotated / 2)
+      refuse("attribute 'rotary_embedding_dim' is {}, the tables are for {}", rotated, 2 * *channels);
+    ValueId whole = rope_table(l, half, pairing, minus);
+    if (positions != no_value) whole = l.add(Gather{0}, {whole, positions});
+    return l.unsqueeze(whole, dims.size() == 4 ? 1 : 2);
+  };
+  ValueId split = x.id;
+  if (dims.size() == 3) {
+    const auto channels = dims[2].constant(), pairs = l.dims(cos).back().constant();
+    if (!channels || !pairs || *pairs == 0) refuse("the size of a head is not known");
+    const int64_t count = heads > 0 ? heads : *channels / (2 * *pairs);
+    if (count == 0 || *channels % count != 0) refuse("{} channels with {} heads", *channels, count);
+    split = l.reshape(x.id, {dims[0], dims[1], count, *channels / count});
+  } else if (dims.size() != 4) {
+    refuse("a tensor of rank {}", dims.size());
+  }
+  const ValueId y = l.add(Rope{pairing}, {split, table(cos, false), table(sin, true)});
+  l.result(0, l.reshape(y, dims), x.type);
+}
+
+void rotary_embedding(Lowering& l) {
+  const ValueId cos = l.value(1), sin = l.value(2);
+  rotary(l, cos, sin, l.optional(3).id);
+}
+
+/// com.microsoft's: the positions stand before the tables, and may be one number, that of the first token.
+void rotary_embedding_of_offset(Lowering& l) {
+  ValueId positions = l.value(1);
+  const ValueId cos = l.value(2), sin = l.value(3);
+  l.expect("is_packed_batching", 0);
+  if (l.real("scale", 1) != 1) refuse("attribute 'scale' is not supported");
+  if (l.rank(positions) == 1) {
+    const Dims dims = l.dims(l.value(0));
+    if (dims.size() < 3) refuse("a tensor of rank {}", dims.size());
+    const Expression tokens = dims[dims.size() == 4 ? 2 : 1];
+    positions = l.map(Step::i_add, {l.iota({1, tokens}, 1), l.unsqueeze(positions, 0)});
+  }
+  rotary(l, cos, sin, positions);
+}
+
 constexpr LoweringRow rows[] = {
     {"", "Attention", 23, attention},
     {"", "GRU", 7, recurrent<Cell::gru>},
     {"", "LSTM", 7, recurrent<Cell::lstm>},
     {"", "RNN", 7, recurrent<Cell::rnn>},
+    {"", "RotaryEmbedding", 23, rotary_embedding},
+    {"com.microsoft", "RotaryEmbedding", 1, rotary_embedding_of_offset},
 };
 
 }  // namespace

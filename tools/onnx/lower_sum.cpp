@@ -317,6 +317,25 @@ void reduce(Lowering& l) {
   l.result(0, y, x.type);
 }
 
+/// Each sum is taken on its own, which is enough for what models number and mask with it.
+void cumulative_sum(Lowering& l) {
+  const Operand x = l.operand(0);
+  const int axis = Lowering::axis(l.number(1), l.rank(x.id));
+  const bool exclusive = l.integer("exclusive", 0) != 0, reverse = l.integer("reverse", 0) != 0;
+  const Dims dims = l.dims(x.id);
+  Dims sums(dims.begin() + axis, dims.end()), terms = sums;
+  std::fill(sums.begin() + 1, sums.end(), 1);
+  std::fill(terms.begin() + 1, terms.end(), 1);
+  sums.insert(sums.begin() + 1, 1);
+  terms.insert(terms.begin(), 1);
+  const ValueId sum = l.iota(sums, 0), term = l.iota(terms, 1);
+  const Step order = exclusive ? Step::i_less : Step::i_less_equal;
+  const ValueId counts = reverse ? l.map(order, {sum, term}) : l.map(order, {term, sum});
+  const ValueId zero = l.type(x.id) == Type::f32 ? l.real_constant(0) : l.integer_constant(0);
+  const ValueId all = l.select(counts, l.unsqueeze(x.id, axis), zero);
+  l.result(0, l.wrap(l.reduce(Reduction::sum, all, {axis + 1}, false), x.type), x.type);
+}
+
 template <Reduction Kind>
 void arg_extreme(Lowering& l) {
   const Operand x = l.operand(0);
@@ -467,6 +486,7 @@ constexpr LoweringRow rows[] = {
     {"", "ArgMax", 1, arg_extreme<Reduction::arg_max>},
     {"", "ArgMin", 1, arg_extreme<Reduction::arg_min>},
     {"", "BatchNormalization", 7, batch_normalization},
+    {"", "CumSum", 11, cumulative_sum},
     {"", "Einsum", 12, einsum},
     {"", "Gemm", 7, gemm},
     {"", "GlobalAveragePool", 1, global_pool<Reduction::mean>},

@@ -543,6 +543,18 @@ Result needless_expands(Graph& graph, ValueId out) {
   return std::nullopt;
 }
 
+// A product over one element, [.., m, 1] with [.., 1, n], sums nothing. Where both depend on data it may be one of an
+// attention, where b is constant it is a layer.
+Result outer_products(Graph& graph, ValueId out) {
+  const auto* matmul = made_by<Matmul>(graph, out);
+  if (matmul == nullptr || matmul->activation != Activation::none || producer(graph, out)->inputs.size() > 2)
+    return std::nullopt;
+  const ValueId a = producer(graph, out)->inputs[0], b = producer(graph, out)->inputs[1];
+  if (!graph.value(a).dims.back().is_constant(1) || graph.value(b).constant) return std::nullopt;
+  if (!depends_on_dimensions_only(graph, a) && !depends_on_dimensions_only(graph, b)) return std::nullopt;
+  return Builder(graph, out).map(Step::f_mul, {a, b});
+}
+
 // Softmax runs over the last axis.
 Result softmax_last(Graph& graph, ValueId out) {
   const auto* softmax = made_by<Softmax>(graph, out);
@@ -616,16 +628,27 @@ Result scales_into_weights(Graph& graph, ValueId out) {
 
 using Rewrite = Result (*)(Graph& graph, ValueId out);
 constexpr Rewrite rewrites[] = {
-    constants_last,    neutral_operands,
-    constant_sums,     powers,
-    reciprocals,       negations,
-    means_and_squares, reductions_of_one,
-    booleans,          functions_of_booleans,
-    views_of_views,    views_sink_below_maps,
-    transposes_sink,   reshapes_sink_below_products,
-    needless_expands,  counting_gathers,
-    softmax_last,      exponentials,
-    weights_first,     scales_into_weights,
+    constants_last,
+    neutral_operands,
+    constant_sums,
+    powers,
+    reciprocals,
+    negations,
+    means_and_squares,
+    reductions_of_one,
+    booleans,
+    functions_of_booleans,
+    views_of_views,
+    views_sink_below_maps,
+    transposes_sink,
+    reshapes_sink_below_products,
+    needless_expands,
+    outer_products,
+    counting_gathers,
+    softmax_last,
+    exponentials,
+    weights_first,
+    scales_into_weights,
 };
 
 // --- Whole graph -----------------------------------------------------------------------------------------------------

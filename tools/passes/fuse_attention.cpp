@@ -200,41 +200,6 @@ class Reader {
 
 // --- Masks that depend on positions only -----------------------------------------------------------------------------
 
-// Values of a float or boolean tensor that depends on dimensions only.
-Literal evaluate_at(const Graph& graph, ValueId id, const std::map<std::string, int64_t>& sizes) {
-  std::map<ValueId, Literal> values;
-  const std::function<const Literal&(ValueId)> compute = [&](ValueId at) -> const Literal& {
-    if (graph.value(at).constant) return *graph.value(at).constant;
-    if (const auto found = values.find(at); found != values.end()) return found->second;
-    const Node& node = *producer(graph, at);
-    std::vector<const Literal*> inputs;
-    for (const ValueId input : node.inputs) inputs.push_back(input == no_value ? nullptr : &compute(input));
-    auto results = evaluate(node, inputs, sizes);
-    const auto which = std::find(node.outputs.begin(), node.outputs.end(), at) - node.outputs.begin();
-    return values.emplace(at, std::move(results[static_cast<size_t>(which)])).first->second;
-  };
-  return compute(id);
-}
-
-// A few settings of the dimensions: the bounds, and small sizes between them, alike and different.
-std::vector<std::map<std::string, int64_t>> settings(const Graph& graph) {
-  std::vector<std::map<std::string, int64_t>> all;
-  for (int kind = 0; kind < 4; ++kind) {
-    std::map<std::string, int64_t> sizes;
-    int64_t next = 3;
-    for (const auto& [name, dimension] : graph.dimensions) {
-      const int64_t wanted = kind == 0 ? dimension.lower : kind == 1 ? 7 : kind == 2 ? next++ : 64 - next++;
-      sizes[name] = std::clamp(wanted, dimension.lower, dimension.upper);
-    }
-    const bool permitted = std::all_of(graph.constraints.begin(), graph.constraints.end(), [&](const Constraint& c) {
-      const int64_t left = c.left.evaluate(sizes), right = c.right.evaluate(sizes);
-      return c.relation == Constraint::Relation::equal ? left == right : left <= right;
-    });
-    if (permitted) all.push_back(std::move(sizes));
-  }
-  return all;
-}
-
 // What a mask over positions is: keys visible to a query one by one.
 struct Geometry {
   bool everything = false;  // hides nothing

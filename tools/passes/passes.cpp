@@ -15,12 +15,19 @@ namespace {
 // Larger concepts before their parts: SiLU before sigmoid; attention before a mask could become a product's residual,
 // and behind the sums that may be its products.
 constexpr Fusion fusions[] = {
-    {"gelu", fuse_gelu},           {"gelu_tanh", fuse_gelu_tanh},
-    {"silu", fuse_silu},           {"softplus", fuse_softplus},
-    {"sigmoid", fuse_sigmoid},     {"relu", fuse_relu},
-    {"softmax", fuse_softmax},     {"layer_norm", fuse_layer_norm},
-    {"rms_norm", fuse_rms_norm},   {"weighted sum", fuse_weighted_sum},
-    {"attention", fuse_attention}, {"matmul epilogue", fuse_matmul},
+    {"gelu", fuse_gelu},
+    {"gelu_tanh", fuse_gelu_tanh},
+    {"silu", fuse_silu},
+    {"softplus", fuse_softplus},
+    {"sigmoid", fuse_sigmoid},
+    {"relu", fuse_relu},
+    {"softmax", fuse_softmax},
+    {"layer_norm", fuse_layer_norm},
+    {"rms_norm", fuse_rms_norm},
+    {"rope", fuse_rope},
+    {"weighted sum", fuse_weighted_sum},
+    {"attention", fuse_attention},
+    {"matmul epilogue", fuse_matmul},
 };
 
 // The new node that computes the concept: the last that is no view.

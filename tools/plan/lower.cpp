@@ -370,7 +370,7 @@ class Lowering {
     } else if (as<Matmul>(node) && graph_.value(node.inputs[1]).constant) {
       if (!rows_merge(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
       if (operand(node, 3) != no_value && !rows_merge(expected(node.inputs[3]))) claim_dense(node.inputs[3]);
-    } else if (as<Normalize>(node) || as<Recurrent>(node) || as<Conv>(node) || as<Pool>(node)) {
+    } else if (as<Normalize>(node) || as<Recurrent>(node) || as<Conv>(node) || as<Pool>(node) || as<Rope>(node)) {
       if (!last_is_packed(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
     }
   }
@@ -894,6 +894,19 @@ class Lowering {
       params.count_after[i] = static_cast<int32_t>(axes[i].after);
     }
     add(OperatorKind::pool, places.node.name, places.node.absorbed, params, {x}, {y}, 0);
+  }
+
+  void lower(const Rope& op, Places& places) {
+    View x = packed(*places.inputs[0], places.node), y = *places.outputs[0];
+    const auto table = [&](size_t i) {
+      const View view = packed(*places.inputs[i], places.node);
+      Dims dims = x.dims;
+      dims.back() = view.dims.back();
+      return broadcast(view, dims);
+    };
+    View cos = table(1), sin = table(2);
+    merge_axes({&x, &y, &cos, &sin}, 0, x.dims.size() - 1);
+    add(OperatorKind::rope, places.node.name, places.node.absorbed, RopeParams{op.pairing, {}}, {x, cos, sin}, {y}, 0);
   }
 
   /// Steps of a recurrent layer whose input product is computed at once. Some 32 rows hide the reading of the weights,

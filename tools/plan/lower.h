@@ -26,6 +26,7 @@
 #include "kernels/matmul/matmul.h"
 #include "kernels/operator.h"
 #include "kernels/pool/pool.h"
+#include "kernels/rope/rope.h"
 #include "kernels/softmax/softmax.h"
 #include "tools/graph/graph.h"
 #include "tools/plan/view.h"
@@ -54,7 +55,7 @@ struct AttentionLowered {
 
 using LoweredParams =
     std::variant<Elementwise, CopyParams, GatherParams, MatmulParams, AttentionLowered, NormalizeParams, SoftmaxParams,
-                 ReduceParams, RecurrentParams, ConvParams, PoolParams>;
+                 ReduceParams, RecurrentParams, ConvParams, PoolParams, RopeParams>;
 
 struct LoweredOperator {
   OperatorKind kind;

@@ -366,6 +366,9 @@ class Writer {
     const format::Counted counted(p.count_before, p.count_after);
     return format::CreatePool(*builder_, static_cast<format::Pooling>(p.kind), &row, &counted).Union();
   }
+  ParamsOffset params(const RopeParams& p) {
+    return format::CreateRope(*builder_, static_cast<format::Pairing>(p.pairing)).Union();
+  }
 
   const Lowered& lowered_;
   const Plan& plan_;
