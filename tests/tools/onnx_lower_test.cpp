@@ -384,6 +384,15 @@ TEST_CASE("softmax flattens up to operator set 12") {
   check({"LogSoftmax", {floats({0, 0})}}, {2}, {-std::log(2), -std::log(2)});
 }
 
+TEST_CASE("cumulative sums") {
+  const In x = floats({1, 2, 3, 4, 5, 6}, {2, 3}), rows = integers({0}, {}), columns = integers({-1}, {});
+  const Attributes exclusive = {{"exclusive", int64_t{1}}}, reverse = {{"reverse", int64_t{1}}};
+  check({"CumSum", {x, rows}, {}, {1}}, {2, 3}, {1, 2, 3, 5, 7, 9});
+  check({"CumSum", {x, columns}, {}, {1}}, {2, 3}, {1, 3, 6, 4, 9, 15});
+  check({"CumSum", {x, columns}, exclusive, {1}}, {2, 3}, {0, 1, 3, 0, 4, 9});
+  check({"CumSum", {integers({1, 2, 3}), rows}, reverse, {1}}, {3}, {6, 5, 3});
+}
+
 TEST_CASE("reductions") {
   const In x = floats({1, -2, 3, 4}, {2, 2});
   const auto over = [](const std::string& op, In in, int64_t axis) {

@@ -282,3 +282,46 @@ TEST_CASE_FIXTURE(Fixture, "gathers by an index that counts are slices") {
     CHECK(nodes<Gather>() == 1);
   }
 }
+
+TEST_CASE_FIXTURE(Fixture, "a slice within one operand of a concatenation") {
+  const ValueId x = input("x", {batch, 4}), y = input("y", {batch, 3});
+  const ValueId both = add_node(Concat{1}, {x, y});
+  const auto part = [&](int64_t start, int64_t step, int64_t size) {
+    return canonical(add_node(Slice{{0, start}, {1, step}, {batch, size}}, {both}));
+  };
+  SUBCASE("all of the second") {
+    CHECK(part(4, 1, 3) == y);
+  }
+  SUBCASE("some of the first, backwards") {
+    CHECK(producer(graph, part(3, -2, 2))->inputs[0] == x);
+  }
+  SUBCASE("across both") {
+    CHECK(producer(graph, part(3, 1, 2))->inputs[0] == both);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "a rotation is done before a transpose") {
+  const ValueId x = input("x", {batch, 5, 3, 8}), cos = input("cos", {5, 6}), sin = input("sin", {batch, 1, 5, 6});
+  const ValueId turned = add_node(Rope{Pairing::half}, {transpose(x, {0, 2, 1, 3}), cos, sin});
+  const ValueId y = canonical(transpose(turned, {0, 2, 1, 3}));
+  CHECK(made_by<Rope>(graph, y));
+  CHECK(producer(graph, y)->inputs[0] == x);
+}
+
+TEST_CASE("functions of positions are tables") {
+  Written w;
+  const Expression tokens = w.dimension("tokens", 1, 40);
+  const ValueId x = w.input("x", {tokens, 8}), position = w.one(Step::i_to_f, w.add_node(Iota{{tokens, 1}, 0}, {}));
+  ValueId angle = w.mul(position, w.weights({4}));
+  int tables = 2;
+  SUBCASE("that begin alike at every size") {}
+  SUBCASE("of the size too") {
+    angle = w.div(angle, w.one(Step::i_to_f, w.add_node(heed::tools::Size{tokens}, {})));
+    tables = 0;
+  }
+  const auto both = [&](Step step) { return w.add_node(Concat{1}, {w.one(step, angle), w.one(step, angle)}); };
+  w.output(w.add(w.mul(x, both(Step::f_cos)), both(Step::f_sin)));
+  Optimised done(w, {{"tokens", 9}});
+  CHECK(done.nodes<Slice>() == tables);
+  CHECK((done.nodes<Iota>() == 0) == (tables > 0));
+}

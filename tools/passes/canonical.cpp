@@ -476,6 +476,13 @@ Result transposes_sink(Graph& graph, ValueId out) {
       inner.push_back(*back);
       if (alike) views.push_back(operands[i]);
     }
+  } else if (std::holds_alternative<Rope>(operation)) {
+    if (permutation.back() != static_cast<int>(permutation.size()) - 1) return std::nullopt;
+    for (size_t i = 1; i < operands.size(); ++i) {
+      const Result table = turned_back(graph, out, operands[i], permutation);
+      if (!table) return std::nullopt;
+      inner.push_back(*table);
+    }
   } else if (auto* reduce = std::get_if<Reduce>(&operation)) {
     std::vector<int> left;  // axes of the operand that stay
     for (size_t i = 0; i < permutation.size(); ++i)
@@ -494,6 +501,30 @@ Result transposes_sink(Graph& graph, ValueId out) {
   }
   const ValueId result = Builder(graph, out).add(operation, inner);
   return Builder(graph, first, views).transpose(result, permutation);  // keeps its name
+}
+
+// A slice that lies within one operand of a concatenation is a slice of that.
+Result slices_of_joins(Graph& graph, ValueId out) {
+  const auto* found = made_by<Slice>(graph, out);
+  const Node* joined = found == nullptr ? nullptr : producer(graph, producer(graph, out)->inputs[0]);
+  const auto* concat = joined == nullptr ? nullptr : std::get_if<Concat>(&joined->operation);
+  if (concat == nullptr) return std::nullopt;
+  Slice slice = *found;
+  const auto axis = static_cast<size_t>(concat->axis);
+  const auto start = slice.starts[axis].constant(), size = slice.dims[axis].constant();
+  if (!start || !size || *size < 1) return std::nullopt;
+  const int64_t last = *start + (*size - 1) * slice.steps[axis];
+  int64_t offset = 0;
+  for (const ValueId operand : joined->inputs) {
+    const Expression& own = graph.value(operand).dims[axis];
+    if (std::min(*start, last) >= offset && std::max(*start, last) < offset + own.range(graph.dimensions).lower) {
+      slice.starts[axis] = *start - offset;
+      return Builder(graph, out).add(slice, {operand});
+    }
+    if (!own.constant()) return std::nullopt;
+    offset += *own.constant();
+  }
+  return std::nullopt;
 }
 
 // Rows of a product with constant weights stay in the shape they came in.
@@ -628,27 +659,11 @@ Result scales_into_weights(Graph& graph, ValueId out) {
 
 using Rewrite = Result (*)(Graph& graph, ValueId out);
 constexpr Rewrite rewrites[] = {
-    constants_last,
-    neutral_operands,
-    constant_sums,
-    powers,
-    reciprocals,
-    negations,
-    means_and_squares,
-    reductions_of_one,
-    booleans,
-    functions_of_booleans,
-    views_of_views,
-    views_sink_below_maps,
-    transposes_sink,
-    reshapes_sink_below_products,
-    needless_expands,
-    outer_products,
-    counting_gathers,
-    softmax_last,
-    exponentials,
-    weights_first,
-    scales_into_weights,
+    constants_last,   neutral_operands,      constant_sums,     powers,          reciprocals,
+    negations,        means_and_squares,     reductions_of_one, booleans,        functions_of_booleans,
+    views_of_views,   views_sink_below_maps, transposes_sink,   slices_of_joins, reshapes_sink_below_products,
+    needless_expands, outer_products,        counting_gathers,  softmax_last,    exponentials,
+    weights_first,    scales_into_weights,
 };
 
 // --- Whole graph -----------------------------------------------------------------------------------------------------

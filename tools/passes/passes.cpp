@@ -112,6 +112,7 @@ void optimise(Graph& graph, Report& report, const Progress& progress) {
   };
   tell("canonical form", 0);
   canonicalise(graph);
+  if (tabulate(graph)) canonicalise(graph);
   double done = 0;
   for (const Fusion& fusion : fusions) {
     tell(fmt::format("fuse {}", fusion.concept_name), ++done / (std::size(fusions) + 1));

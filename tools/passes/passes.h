@@ -20,6 +20,9 @@ void optimise(Graph& graph, Report& report, const Progress& progress = {});
 /// The canonical form alone: rewrites until none applies, equal nodes made one. Also called between fusions.
 void canonicalise(Graph& graph);
 
+/// Functions of positions alone, sines above all, become constants that are sliced. True where there were any.
+bool tabulate(Graph& graph);
+
 /// Marks every softmax whose result weights a sum, fused or not, and reports why those that are not are not.
 void mark_weights(Graph& graph, Report& report);
 
