@@ -273,6 +273,16 @@ TEST_CASE_FIXTURE(Fixture, "gathers by an index that counts are slices") {
     canonical(gather(x, map(Step::i_sub, {last, position}), 1));
     CHECK(nodes<Gather>() == 0);
   }
+  SUBCASE("as GatherND counts, from the end where an index is negative") {
+    const ValueId x = input("x", {1, tokens}), size = add_node(tools::Size{tokens}, {});
+    const auto from_end = [&](ValueId index) {
+      return map(Step::i_select, {map(Step::i_less, {index, number(0)}), map(Step::i_add, {index, size}), index});
+    };
+    const ValueId row = expand(number(0), {tokens}), column = map(Step::i_max, {number(0), position});
+    const ValueId place = map(Step::i_add, {map(Step::i_mul, {from_end(row), size}), from_end(column)});
+    canonical(gather(reshape(x, {tokens}), place));
+    CHECK(nodes<Gather>() + nodes<Map>() == 0);
+  }
   SUBCASE("one place again and again") {
     canonical(gather(table, expand(number(3), {tokens})));
     CHECK(nodes<Gather>() == 0);

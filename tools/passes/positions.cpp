@@ -72,12 +72,43 @@ std::optional<Counting> sum(const Counting& a, const Counting& b, int64_t times_
   return result;
 }
 
+// Times a number that is the same everywhere.
+std::optional<Counting> product(const Counting& a, const Counting& b) {
+  if (!b.uniform()) return a.uniform() ? product(b, a) : std::nullopt;
+  Counting result{a.start * b.start, std::vector<int64_t>(a.steps.size(), 0)};
+  if (a.uniform()) return result;
+  const auto times = b.start.constant();
+  if (!times || std::abs(*times) >= most) return std::nullopt;
+  for (size_t axis = 0; axis < a.steps.size(); ++axis) {
+    result.steps[axis] = a.steps[axis] * *times;
+    if (std::abs(result.steps[axis]) >= most) return std::nullopt;
+  }
+  return result;
+}
+
+bool never_negative(const Graph& graph, const Counting& x) {
+  return x.start.range(graph.dimensions).lower >= 0 &&
+         std::all_of(x.steps.begin(), x.steps.end(), [](int64_t step) { return step >= 0; });
+}
+
+std::optional<Counting> counting(const Graph& graph, ValueId id);
+
+// A select by `x < 0` of an x that never is: where negative indices would be counted from the end.
+std::optional<Counting> without_negatives(const Graph& graph, const std::vector<ValueId>& select, const Dims& dims) {
+  const auto* compared = operands_of(graph, select[0], Step::i_less);
+  if (compared == nullptr || uniform(graph, (*compared)[1]) != 0) return std::nullopt;
+  const auto x = counting(graph, (*compared)[0]), index = counting(graph, select[2]);
+  if (!x || !index || !never_negative(graph, *x)) return std::nullopt;
+  return expanded(*index, graph.value(select[2]).dims, dims);
+}
+
 std::optional<Counting> counting(const Graph& graph, ValueId id) {
   const Value& value = graph.value(id);
   if (value.type != Type::i32) return std::nullopt;
   if (value.constant) return counted(*value.constant);
   const Node* node = producer(graph, id);
   if (node == nullptr) return std::nullopt;
+  if (const auto* select = operands_of(graph, id, Step::i_select)) return without_negatives(graph, *select, value.dims);
   std::vector<Counting> operands;
   for (const ValueId input : node->inputs) {
     const auto operand = input == no_value ? std::nullopt : counting(graph, input);
@@ -117,6 +148,12 @@ std::optional<Counting> counting(const Graph& graph, ValueId id) {
                                    operands[i] = expanded(operands[i], dims_of(i), value.dims);
                                  if (op.step == Step::i_add) return sum(operands[0], operands[1], 1);
                                  if (op.step == Step::i_sub) return sum(operands[0], operands[1], -1);
+                                 if (op.step == Step::i_mul) return product(operands[0], operands[1]);
+                                 if (op.step == Step::i_max)
+                                   for (const size_t zero : {0, 1})
+                                     if (operands[zero].uniform() && operands[zero].start.is_constant(0) &&
+                                         never_negative(graph, operands[1 - zero]))
+                                       return operands[1 - zero];
                                  return std::nullopt;
                                },
                                [](const auto&) -> Outcome { return std::nullopt; }},
