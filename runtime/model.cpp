@@ -129,7 +129,9 @@ void decode_params(const format::Operator& row, std::byte* at) {
       store(CopyParams{}, at);
       break;
     case OperatorKind::gather:
-      store(GatherParams{row.params_as_Gather()->axis(), {}}, at);
+      store(GatherParams{row.params_as_Gather()->axis(), row.params_as_Gather()->packed(),
+                         row.params_as_Gather()->fill()},
+            at);
       break;
     case OperatorKind::matmul: {
       const auto& matmul = *row.params_as_Matmul();

@@ -6,6 +6,28 @@
 namespace heed::HEED_ISA {
 namespace {
 
+/// A negative index counts from the end; then it is clamped.
+HEED_INLINE int64_t entry_of(int64_t index, int64_t entries) {
+  index += index < 0 ? entries : 0;
+  return index < 0 ? 0 : index < entries ? index : entries - 1;
+}
+
+template <class Copy>
+void gather_columns(const GatherArgs& args, Copy copy) {
+  constexpr int64_t lanes = 16;
+  const Shape& index = *args.index_shape;
+  const Axes<1> picks = axes_of({&index}, 0, index.rank);
+  const int64_t k = args.table_shape->dims[1], entries = args.table_shape->dims[0] * lanes - args.params.fill;
+  const auto* x = reinterpret_cast<const uint32_t*>(args.table);
+  auto* y = reinterpret_cast<uint32_t*>(args.y);
+  picks.for_each_run(0, picks.count(), [&](const int64_t(&pick)[1], int64_t length) {
+    for (int64_t i = 0; i < length; ++i, y += k) {
+      const int64_t entry = entry_of(args.index[pick[0] + i * picks.step(0)], entries);
+      copy(y, x + entry / lanes * lanes * k + entry % lanes, lanes, k);
+    }
+  });
+}
+
 template <class T, class Copy>
 void gather_rows(const GatherArgs& args, Copy copy) {
   const Shape &table = *args.table_shape, &index = *args.index_shape;
@@ -21,9 +43,7 @@ void gather_rows(const GatherArgs& args, Copy copy) {
       const T* part = x + block[0] + b * outer.step(0);
       picks.for_each_run(0, pick_count, [&](const int64_t(&pick)[1], int64_t length) {
         for (int64_t i = 0; i < length; ++i) {
-          int64_t entry = args.index[pick[0] + i * picks.step(0)];
-          entry += entry < 0 ? entries : 0;
-          entry = entry < 0 ? 0 : entry < entries ? entry : entries - 1;
+          const int64_t entry = entry_of(args.index[pick[0] + i * picks.step(0)], entries);
           inner.for_each_run(0, inner_count, [&](const int64_t(&run)[1], int64_t n) {
             copy(y, part + entry * stride + run[0], inner.step(0), n);
             y += n;

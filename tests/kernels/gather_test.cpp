@@ -77,6 +77,30 @@ TEST_CASE("gather: rows, columns, strided tables and indices out of range") {
   }
 }
 
+TEST_CASE("gather: columns of a matmul's panels") {
+  Random random(2);
+  for (const int entries : {1, 2, 15, 16, 17, 33, 64}) {
+    for (const int k : {0, 1, 3, 16, 40}) {
+      const int blocks = (entries + 15) / 16;
+      const Shape table = shape_of(Type::f32, {blocks, k, 16}), index = shape_of(Type::i32, {2, 3}, {1, 2}),
+                  y = shape_of(Type::f32, {2, 3, k}), plain = shape_of(Type::f32, {entries, k});
+      std::vector<float> rows = uniform(static_cast<size_t>(entries * k), random),
+                         packed(static_cast<size_t>(element_count(table)));
+      for (int i = 0; i < entries; ++i)
+        for (int c = 0; c < k; ++c)
+          packed[static_cast<size_t>((i / 16 * k + c) * 16 + i % 16)] = rows[static_cast<size_t>(i * k + c)];
+      const Guarded<float> x(packed);
+      const Guarded<int32_t> pick(std::vector<int32_t>{0, -1, entries - 1, entries, INT32_MIN, INT32_MAX});
+      const GatherParams params{0, 1, static_cast<uint8_t>(blocks * 16 - entries)};
+      for (const Isa isa : isas()) {
+        const Guarded<float> out(static_cast<size_t>(element_count(y)));
+        Call(gather_operator, &params).input(table, x.data()).input(index, pick.data()).output(y, out.data()).run(isa);
+        check_same(expected(plain, rows.data(), index, pick.data(), 0, y), out, name(isa));
+      }
+    }
+  }
+}
+
 TEST_CASE("gather: the contract") {
   const Shape table = shape_of(Type::f32, {4, 5}), index = shape_of(Type::i32, {3}), y = shape_of(Type::f32, {3, 5}),
               wrong = shape_of(Type::f32, {3, 4}), floats = shape_of(Type::f32, {3}),
@@ -95,4 +119,17 @@ TEST_CASE("gather: the contract") {
   CHECK(refused(table, index, bytes, 0));
   CHECK(refused(table, index, gaps, 0));
   CHECK(refused(empty, index, y, 0));
+  const Shape panels = shape_of(Type::f32, {2, 5, 16});
+  const auto refused_packed = [&](const Shape& a, const Shape& c, GatherParams params) {
+    return bool(Call(gather_operator, &params).input(a, data).input(index, data).output(c, data).check());
+  };
+  CHECK(!refused_packed(panels, y, {0, 1, 15}));
+  CHECK(refused_packed(panels, y, {0, 2, 15}));
+  CHECK(refused_packed(panels, y, {1, 1, 15}));
+  CHECK(refused_packed(panels, y, {0, 1, 16}));
+  CHECK(refused_packed(panels, wrong, {0, 1, 0}));
+  CHECK(refused_packed(shape_of(Type::f32, {0, 5, 16}), y, {0, 1, 0}));
+  CHECK(refused_packed(shape_of(Type::f32, {2, 5, 8}), y, {0, 1, 0}));
+  CHECK(refused_packed(shape_of(Type::f32, {2, 5, 16}, {80, 1, 5}), y, {0, 1, 0}));
+  CHECK(refused_packed(table, y, {0, 1, 0}));
 }

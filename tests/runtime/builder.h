@@ -293,7 +293,10 @@ struct Builder {
       case OperatorKind::copy:
         return format::CreateCopy(fbb).Union();
       case OperatorKind::gather:
-        return format::CreateGather(fbb, as(GatherParams{}).axis).Union();
+        {
+        const auto p = as(GatherParams{});
+        return format::CreateGather(fbb, p.axis, p.packed, p.fill).Union();
+      }
       case OperatorKind::matmul: {
         const auto p = as(MatmulParams{});
         return format::CreateMatmul(fbb, static_cast<format::Activation>(p.activation), p.packed).Union();

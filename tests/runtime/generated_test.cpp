@@ -36,7 +36,14 @@ class Generator {
         y.insert(y.end(), index.begin(), index.end());
         y.insert(y.end(), table.begin() + axis + 1, table.end());
         const Type type = one_in(2) ? Type::f32 : Type::i8;
-        if (elements(y) < 1 << 18)
+        if (one_in(4)) {
+          const int32_t blocks = 1 + below(4), k = size();
+          Dims rows = index;
+          rows.push_back(k);
+          if (elements(rows) < 1 << 18)
+            add(OperatorKind::gather, GatherParams{0, 1, static_cast<uint8_t>(below(16))},
+                {input(Type::f32, {blocks, k, 16}, Layout::dense), input(Type::i32, index)}, {output(Type::f32, rows)});
+        } else if (elements(y) < 1 << 18)
           add(OperatorKind::gather, GatherParams{static_cast<uint8_t>(axis), {}},
               {input(type, table), input(Type::i32, index)}, {output(type, y)});
         break;

@@ -374,6 +374,7 @@ TEST_CASE("params outside an operator's contract") {
   };
   broken("gather", GatherParams{2, {}});
   broken("gather", GatherParams{255, {}});
+  broken("gather", GatherParams{0, 1});
   broken("matmul", MatmulParams{static_cast<Activation>(7), 1, {}});
   broken("attention", AttentionParams{1, 0, 0, 0, 0, 0, 0});
   broken("attention", AttentionParams{1, 0, 1, 8, 0, -1, 0});

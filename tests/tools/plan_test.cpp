@@ -254,6 +254,27 @@ TEST_CASE("gather checks what the caller hands in") {
   CHECK(file.lowered.index_checks[0].bound == 4);
 }
 
+TEST_CASE("an embedding that is a layer's weights too is stored once") {
+  Built g;
+  const Expression tokens = g.dimension("tokens", 1, 9);
+  const ValueId table = g.constant({21, 6}), index = g.input({1, tokens}, Type::i32);
+  std::vector<float> turned(21 * 6);
+  for (size_t i = 0; i < 21; ++i)
+    for (size_t c = 0; c < 6; ++c) turned[c * 21 + i] = g.graph.value(table).constant->floats()[i * 6 + c];
+  bool tied = true;
+  SUBCASE("as its columns") {}
+  SUBCASE("but for one number") {
+    turned[17] += 1, tied = false;
+  }
+  const ValueId weights = g.graph.constant("turned", Literal::of({6, 21}, turned));
+  g.index_limit = 21;
+  g.output(g.add(Matmul{}, {g.add(Gather{0}, {table, index}), weights}));
+  const File file = g.check({{{"tokens", 1}}, {{"tokens", 9}}});
+  const auto& operators = file.lowered.operators;
+  REQUIRE(operators.size() == 2);
+  CHECK((operators[0].inputs[0] == operators[1].inputs[1]) == tied);
+}
+
 TEST_CASE("recurrent layers of every kind") {
   for (const Cell cell : {Cell::lstm, Cell::gru, Cell::rnn})
     for (const Direction direction : {Direction::forward, Direction::reverse, Direction::both})

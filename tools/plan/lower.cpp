@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -599,9 +600,44 @@ class Lowering {
 
   void lower(const Gather& op, Places& places) {
     const int axis = op.axis;
-    add(OperatorKind::gather, places.node.name, places.node.absorbed, GatherParams{static_cast<uint8_t>(axis), {}},
-        places.inputs, places.outputs, 0);
+    GatherParams params{static_cast<uint8_t>(axis)};
+    if (const Node* product = tied_to(places.node)) {
+      const Value& weights = graph_.value(product->inputs[1]);
+      places.inputs[0] = panels(weights);
+      params.packed = 1;
+      params.fill = static_cast<uint8_t>((16 - weights.constant->dims[1] % 16) % 16);
+    }
+    add(OperatorKind::gather, places.node.name, places.node.absorbed, params, places.inputs, places.outputs, 0);
     check_index(places.node.inputs[1], graph_.value(places.node.inputs[0]).dims[static_cast<size_t>(axis)]);
+  }
+
+  /// The product whose weights are the columns that a table is the rows of.
+  const Node* tied_to(const Node& gather) const {
+    const auto& table = graph_.value(gather.inputs[0]).constant;
+    if (!table || table->type != Type::f32 || table->dims.size() != 2 || as<Gather>(gather)->axis != 0) return nullptr;
+    const int64_t entries = table->dims[0], k = table->dims[1];
+    if (entries == 0) return nullptr;
+    for (const NodeId id : order_) {
+      const Node& node = graph_.node(id);
+      const auto* matmul = as<Matmul>(node);
+      const auto& weights = graph_.value(matmul == nullptr ? gather.inputs[0] : node.inputs[1]).constant;
+      if (matmul == nullptr || !weights || weights->dims != std::vector<int64_t>{k, entries}) continue;
+      bool same = true;
+      for (int64_t i = 0; same && i < entries; ++i)
+        for (int64_t c = 0; same && c < k; ++c)
+          same = std::bit_cast<uint32_t>(table->floats()[static_cast<size_t>(i * k + c)]) ==
+                 std::bit_cast<uint32_t>(weights->floats()[static_cast<size_t>(c * entries + i)]);
+      if (same) return &node;
+    }
+    return nullptr;
+  }
+
+  /// Weights [K, N] as a matmul wants them.
+  View panels(const Value& weights) {
+    const int64_t rows = weights.constant->dims[weights.constant->dims.size() - 2],
+                  columns = weights.constant->dims.back();
+    return constant_view(weights.name, Type::f32, {(columns + 15) / 16, rows, 16},
+                         bytes_of(matmul_panels(weights.constant->floats(), rows, columns)));
   }
 
   /// An index that is an input of the model, whole and unchanged, is checked before each run.
@@ -658,11 +694,7 @@ class Lowering {
       views.push_back(&b);
       merge_axes(views, 0, rank - 2);
     }
-    if (is_packed) {
-      const int64_t rows = *k.constant(), columns = *n.constant();
-      b = constant_view(weights.name, Type::f32, {(columns + 15) / 16, rows, 16},
-                        bytes_of(matmul_panels(weights.constant->floats(), rows, columns)));
-    }
+    if (is_packed) b = panels(weights);
     add(OperatorKind::matmul, places.node.name, places.node.absorbed, MatmulParams{op.activation, is_packed, {}},
         {a, b, bias, residual}, {y}, macs);
   }

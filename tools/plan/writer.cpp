@@ -331,7 +331,9 @@ class Writer {
     return format::CreateElementwise(*builder_, source_row, immediates, instruction_row, results).Union();
   }
   ParamsOffset params(const CopyParams&) { return format::CreateCopy(*builder_).Union(); }
-  ParamsOffset params(const GatherParams& p) { return format::CreateGather(*builder_, p.axis).Union(); }
+  ParamsOffset params(const GatherParams& p) {
+    return format::CreateGather(*builder_, p.axis, p.packed != 0, p.fill).Union();
+  }
   ParamsOffset params(const MatmulParams& p) {
     return format::CreateMatmul(*builder_, static_cast<format::Activation>(p.activation), p.packed != 0).Union();
   }
