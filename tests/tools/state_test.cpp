@@ -560,6 +560,8 @@ TEST_CASE("a story is told a token at a time") {
   const auto* tokens = reinterpret_cast<const int64_t*>(ids.data.data());
   const Converted converted = convert(folder / "stories260k_step.onnx", {{"past=0..511"}, {}, {}, {}});
   CHECK(converted.report.state == 10 * 512 * 4 * 8 * 4);
+  CHECK(converted.report.heed_operators.at("rope") == 10);
+  CHECK(converted.report.heed_operators.at("elementwise") == 5);  // the gates of the feed-forward layers
   Running running(converted.bytes);
   Session& session = *running.session;
   const std::vector<std::string> pieces = read_pieces(folder / "tok512.bin");
