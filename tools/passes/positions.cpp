@@ -1,6 +1,7 @@
 /// Index tensors that count: gathering by them is a slice.
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 
 #include "tools/passes/pattern.h"
 
@@ -72,7 +73,11 @@ std::optional<Counting> sum(const Counting& a, const Counting& b, int64_t times_
   return result;
 }
 
-std::optional<Counting> counting(const Graph& graph, ValueId id) {
+using Known = std::map<ValueId, std::optional<Counting>>;  // a value may be read twice at each of many levels
+
+std::optional<Counting> counting(const Graph& graph, ValueId id, Known& known);
+
+std::optional<Counting> found(const Graph& graph, ValueId id, Known& known) {
   const Value& value = graph.value(id);
   if (value.type != Type::i32) return std::nullopt;
   if (value.constant) return counted(*value.constant);
@@ -80,7 +85,7 @@ std::optional<Counting> counting(const Graph& graph, ValueId id) {
   if (node == nullptr) return std::nullopt;
   std::vector<Counting> operands;
   for (const ValueId input : node->inputs) {
-    const auto operand = input == no_value ? std::nullopt : counting(graph, input);
+    const auto operand = input == no_value ? std::nullopt : counting(graph, input, known);
     if (!operand) return std::nullopt;
     operands.push_back(*operand);
   }
@@ -123,6 +128,11 @@ std::optional<Counting> counting(const Graph& graph, ValueId id) {
                     node->operation);
 }
 
+std::optional<Counting> counting(const Graph& graph, ValueId id, Known& known) {
+  if (const auto before = known.find(id); before != known.end()) return before->second;
+  return known.emplace(id, found(graph, id, known)).first->second;
+}
+
 }  // namespace
 
 std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
@@ -130,7 +140,8 @@ std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
   if (gather == nullptr) return std::nullopt;
   const auto along = static_cast<size_t>(gather->axis);
   const ValueId table = producer(graph, out)->inputs[0], index = producer(graph, out)->inputs[1];
-  const auto count = counting(graph, index);
+  Known known;
+  const auto count = counting(graph, index, known);
   if (!count) return std::nullopt;
   const Dims sizes = graph.value(index).dims;
   int64_t step = 1;
