@@ -26,7 +26,7 @@ for model in lstm_attention transformer; do
   for isa in avx2 avx512; do
     if build/forecast $file $prices /dev/null $isa >build/same_bits.log 2>&1; then
       same "$model, $isa" "$(hash_of <build/same_bits.log)"
-    elif grep -q "isa unavailable" build/same_bits.log; then
+    elif grep -q "instruction set unavailable" build/same_bits.log; then
       if [ $isa = avx512 ] && output=$(tests/emulate/avx512.sh -f $file -f $prices build/forecast "$PWD/$file" "$PWD/$prices" /dev/null avx512); then
         same "$model, $isa emulated" "$(hash_of <<<"$output")"
       else

@@ -287,6 +287,12 @@ TEST_CASE_FIXTURE(Fixture, "gathers by an index that counts are slices") {
     canonical(gather(table, expand(number(3), {tokens})));
     CHECK(nodes<Gather>() == 0);
   }
+  SUBCASE("sums of sums are looked at once") {
+    ValueId index = map(Step::i_sub, {position, position});
+    for (int level = 0; level < 60; ++level) index = map(Step::i_add, {index, index});
+    canonical(gather(table, index));
+    CHECK(nodes<Gather>() == 0);
+  }
   SUBCASE("what does not count stays") {
     canonical(gather(table, map(Step::i_mul, {position, position})));
     CHECK(nodes<Gather>() == 1);

@@ -1,6 +1,7 @@
 /// Index tensors that count: gathering by them is a slice.
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 
 #include "tools/passes/pattern.h"
 
@@ -91,27 +92,30 @@ bool never_negative(const Graph& graph, const Counting& x) {
          std::all_of(x.steps.begin(), x.steps.end(), [](int64_t step) { return step >= 0; });
 }
 
-std::optional<Counting> counting(const Graph& graph, ValueId id);
+using Known = std::map<ValueId, std::optional<Counting>>;  // a value may be read twice at each of many levels
+
+std::optional<Counting> counting(const Graph& graph, ValueId id, Known& known);
 
 // A select by `x < 0` of an x that never is: where negative indices would be counted from the end.
-std::optional<Counting> without_negatives(const Graph& graph, const std::vector<ValueId>& select, const Dims& dims) {
+std::optional<Counting> without_negatives(const Graph& graph, const std::vector<ValueId>& select, const Dims& dims,
+                                                Known& known) {
   const auto* compared = operands_of(graph, select[0], Step::i_less);
   if (compared == nullptr || uniform(graph, (*compared)[1]) != 0) return std::nullopt;
-  const auto x = counting(graph, (*compared)[0]), index = counting(graph, select[2]);
+  const auto x = counting(graph, (*compared)[0], known), index = counting(graph, select[2], known);
   if (!x || !index || !never_negative(graph, *x)) return std::nullopt;
   return expanded(*index, graph.value(select[2]).dims, dims);
 }
 
-std::optional<Counting> counting(const Graph& graph, ValueId id) {
+std::optional<Counting> found(const Graph& graph, ValueId id, Known& known) {
   const Value& value = graph.value(id);
   if (value.type != Type::i32) return std::nullopt;
   if (value.constant) return counted(*value.constant);
   const Node* node = producer(graph, id);
   if (node == nullptr) return std::nullopt;
-  if (const auto* select = operands_of(graph, id, Step::i_select)) return without_negatives(graph, *select, value.dims);
+  if (const auto* select = operands_of(graph, id, Step::i_select)) return without_negatives(graph, *select, value.dims, known);
   std::vector<Counting> operands;
   for (const ValueId input : node->inputs) {
-    const auto operand = input == no_value ? std::nullopt : counting(graph, input);
+    const auto operand = input == no_value ? std::nullopt : counting(graph, input, known);
     if (!operand) return std::nullopt;
     operands.push_back(*operand);
   }
@@ -160,6 +164,11 @@ std::optional<Counting> counting(const Graph& graph, ValueId id) {
                     node->operation);
 }
 
+std::optional<Counting> counting(const Graph& graph, ValueId id, Known& known) {
+  if (const auto before = known.find(id); before != known.end()) return before->second;
+  return known.emplace(id, found(graph, id, known)).first->second;
+}
+
 }  // namespace
 
 std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
@@ -167,7 +176,8 @@ std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
   if (gather == nullptr) return std::nullopt;
   const auto along = static_cast<size_t>(gather->axis);
   const ValueId table = producer(graph, out)->inputs[0], index = producer(graph, out)->inputs[1];
-  const auto count = counting(graph, index);
+  Known known;
+  const auto count = counting(graph, index, known);
   if (!count) return std::nullopt;
   const Dims sizes = graph.value(index).dims;
   int64_t step = 1;
