@@ -3,7 +3,8 @@
 
 namespace heed {
 
-/// What the epilogue of a matrix product may apply to each element; the same bits as the `elementwise` step of that name.
+/// What the epilogue of a matrix product may apply to each element; the same bits as the `elementwise` step of that
+/// name.
 enum class Activation : uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoid, tanh };
 inline constexpr int activation_count = 7;
 

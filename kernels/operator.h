@@ -1,8 +1,8 @@
 #pragma once
 /// What every operator offers, in one row of `operators.inc`:
 ///
-///   params     a plain struct, `<Op>Params`, decoded from the file into the session's tables (format/heed.fbs holds its table)
-///   check      the contract: which shapes and parameters are legal. Nothing is checked again in `run`
+///   params     a plain struct, `<Op>Params`, decoded from the file into the session's tables (format/heed.fbs holds
+///   its table) check      the contract: which shapes and parameters are legal. Nothing is checked again in `run`
 ///   scratch    the least bytes of scratch for given shapes and parameters
 ///   in_place   may an output take the storage of an input?
 ///   run        makes the kernel's argument struct from the operands, splits the work, calls the variant for `isa`
@@ -32,7 +32,7 @@ inline constexpr int max_outputs = 4;
 
 /// Shapes and parameters of one operator: what `check`, `scratch` and `in_place` judge by.
 struct Contract {
-  const Shape* const* inputs;   // null entries are absent optional operands
+  const Shape* const* inputs;  // null entries are absent optional operands
   const Shape* const* outputs;
   int input_count, output_count;
   const void* params;
@@ -41,8 +41,9 @@ struct Contract {
   const Shape* output(int i) const { return i < output_count ? outputs[i] : nullptr; }
 };
 
-/// Runs `task(context, index, thread)` for every index in [0, count); `thread` is in [0, threads) and two tasks that run at
-/// the same time have different ones. `call` returns after the last task. Null `call`: the caller's thread does everything.
+/// Runs `task(context, index, thread)` for every index in [0, count); `thread` is in [0, threads) and two tasks that
+/// run at the same time have different ones. `call` returns after the last task. Null `call`: the caller's thread does
+/// everything.
 struct Parallel {
   using Task = void (*)(void* context, uint32_t index, uint32_t thread);
   void (*call)(void* pool, uint32_t count, Task task, void* context) = nullptr;
@@ -63,7 +64,7 @@ struct Invocation {
   const Tensor* outputs;
   int input_count, output_count;
   const void* params;
-  std::byte* scratch;        // 64-byte aligned; thread t > 0 has its own at thread_scratch + (t - 1) * thread_scratch_bytes
+  std::byte* scratch;  // 64-byte aligned; thread t > 0 has its own at thread_scratch + (t - 1) * thread_scratch_bytes
   std::byte* thread_scratch;
   size_t thread_scratch_bytes;
   Isa isa;
@@ -76,19 +77,25 @@ struct Invocation {
     return thread == 0 ? scratch : thread_scratch + (thread - 1) * thread_scratch_bytes;
   }
 
-  /// Calls body(index, scratch) for every index in [0, count). Tasks split outputs, never a sum, so results do not depend
-  /// on the number of threads.
+  /// Calls body(index, scratch) for every index in [0, count). Tasks split outputs, never a sum, so results do not
+  /// depend on the number of threads.
   template <class Body>
   void for_each(uint32_t count, Body&& body) const {
     if (count <= 1 || parallel == nullptr || parallel->call == nullptr || parallel->threads <= 1) {
       for (uint32_t index = 0; index < count; ++index) body(index, scratch);
       return;
     }
-    struct Context { const Invocation* self; std::remove_reference_t<Body>* body; } context{this, &body};
-    parallel->call(parallel->pool, count, [](void* c, uint32_t index, uint32_t thread) {
-      auto& [self, task] = *static_cast<Context*>(c);
-      (*task)(index, self->scratch_of(thread));
-    }, &context);
+    struct Context {
+      const Invocation* self;
+      std::remove_reference_t<Body>* body;
+    } context{this, &body};
+    parallel->call(
+        parallel->pool, count,
+        [](void* c, uint32_t index, uint32_t thread) {
+          auto& [self, task] = *static_cast<Context*>(c);
+          (*task)(index, self->scratch_of(thread));
+        },
+        &context);
   }
 };
 
@@ -99,7 +106,7 @@ struct Operator {
   uint64_t (*scratch)(const Contract&);                      // bytes; 0 where none is needed
   bool (*in_place)(const Contract&, int input, int output);  // same dims, strides and offset are given
   void (*run)(const Invocation&);
-  Isa (*variant)(Isa ceiling);                               // the instruction set whose code `run` takes under a ceiling
+  Isa (*variant)(Isa ceiling);  // the instruction set whose code `run` takes under a ceiling
 };
 
 /// Numbers of the operators, in the order of `operators.inc`; the schema's union Params has the same order from 1.

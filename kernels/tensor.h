@@ -10,7 +10,9 @@ namespace heed {
 enum class Type : uint8_t { f32, i32, boolean, i8, u8 };
 
 /// Bytes of one element.
-HEED_INLINE constexpr uint32_t size_of(Type type) { return type == Type::f32 || type == Type::i32 ? 4 : 1; }
+HEED_INLINE constexpr uint32_t size_of(Type type) {
+  return type == Type::f32 || type == Type::i32 ? 4 : 1;
+}
 
 const char* name(Type type);
 
@@ -21,22 +23,24 @@ inline constexpr int32_t max_elements = 1 << 30;
 /// What is known of a tensor without its data: fixed width, so that tables have one size on every target.
 struct Shape {
   Type type;
-  uint8_t rank;         // 0 is a scalar
-  uint8_t constant;     // 1: the data lies in the file and may not be written
+  uint8_t rank;      // 0 is a scalar
+  uint8_t constant;  // 1: the data lies in the file and may not be written
   uint8_t reserved;
   int32_t dims[max_rank];     // dims[0 .. rank), 0 <= dim <= max_elements
   int32_t strides[max_rank];  // in elements; 0 broadcasts, negative flips (inputs only)
 };
 
-/// One operand at run time. The shape has been checked against the buffer: every element that dims and strides reach lies
-/// inside it. An absent optional operand has neither shape nor data.
+/// One operand at run time. The shape has been checked against the buffer: every element that dims and strides reach
+/// lies inside it. An absent optional operand has neither shape nor data.
 struct Tensor {
   std::byte* data;     // address of the element at index 0 of every axis
   const Shape* shape;  // null where the operand is absent
 
   explicit operator bool() const { return shape != nullptr; }
   template <class T>
-  T* as() const { return reinterpret_cast<T*>(data); }
+  T* as() const {
+    return reinterpret_cast<T*>(data);
+  }
 };
 
 /// Product of the dimensions, at most max_elements in shapes that reach a kernel.

@@ -1,9 +1,10 @@
 #pragma once
 /// Which instruction sets this build holds kernels for, and how an operator declares and picks its variants.
 ///
-/// A file kernels/<op>/<op>.simd.cpp is compiled once for each instruction set of the build, with HEED_ISA defined as its
-/// name (avx2, avx512, neon), and defines `void heed::HEED_ISA::<op>(const <Op>Args&)`. `heed::portable::<op>` is the
-/// reference in <op>.cpp. The int8 levels have no kernels of their own for float operators: they take the one below.
+/// A file kernels/<op>/<op>.simd.cpp is compiled once for each instruction set of the build, with HEED_ISA defined as
+/// its name (avx2, avx512, neon), and defines `void heed::HEED_ISA::<op>(const <Op>Args&)`. `heed::portable::<op>` is
+/// the reference in <op>.cpp. The int8 levels have no kernels of their own for float operators: they take the one
+/// below.
 #include "kernels/isa.h"
 
 #if defined(__x86_64__)
@@ -18,19 +19,32 @@
 /// heed::function##_variants, which picks one.
 #if defined(__x86_64__)
 #define HEED_DECLARE_VARIANTS(function, Args)          \
-  namespace portable { void function(const Args&); }   \
-  namespace avx2 { void function(const Args&); }       \
-  namespace avx512 { void function(const Args&); }     \
+  namespace portable {                                 \
+  void function(const Args&);                          \
+  }                                                    \
+  namespace avx2 {                                     \
+  void function(const Args&);                          \
+  }                                                    \
+  namespace avx512 {                                   \
+  void function(const Args&);                          \
+  }                                                    \
   inline constexpr Variants<Args> function##_variants{ \
       {{Isa::portable, portable::function}, {Isa::avx2, avx2::function}, {Isa::avx512, avx512::function}}, 3};
 #elif defined(__aarch64__) || (defined(__arm__) && defined(__ARM_NEON))
 #define HEED_DECLARE_VARIANTS(function, Args)          \
-  namespace portable { void function(const Args&); }   \
-  namespace neon { void function(const Args&); }       \
-  inline constexpr Variants<Args> function##_variants{{{Isa::portable, portable::function}, {Isa::neon, neon::function}}, 2};
+  namespace portable {                                 \
+  void function(const Args&);                          \
+  }                                                    \
+  namespace neon {                                     \
+  void function(const Args&);                          \
+  }                                                    \
+  inline constexpr Variants<Args> function##_variants{ \
+      {{Isa::portable, portable::function}, {Isa::neon, neon::function}}, 2};
 #else
-#define HEED_DECLARE_VARIANTS(function, Args)        \
-  namespace portable { void function(const Args&); } \
+#define HEED_DECLARE_VARIANTS(function, Args) \
+  namespace portable {                        \
+  void function(const Args&);                 \
+  }                                           \
   inline constexpr Variants<Args> function##_variants{{{Isa::portable, portable::function}}, 1};
 #endif
 

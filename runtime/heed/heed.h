@@ -151,9 +151,9 @@ typedef struct heed_options {
 heed_status heed_session_create(heed_session* session, const heed_model* model, void* arena, size_t arena_bytes,
                                 const heed_options* options);
 
-/* The elements of an input or output, dense in the current dimensions, row-major. `data` is NULL where there is none of this
- * name or index. Booleans are bytes, non-zero is true. An input's elements are undefined after a run; an output's stand until
- * the next run, resize or reset. A view taken before a resize is stale after it. */
+/* The elements of an input or output, dense in the current dimensions, row-major. `data` is NULL where there is none of
+ * this name or index. Booleans are bytes, non-zero is true. An input's elements are undefined after a run; an output's
+ * stand until the next run, resize or reset. A view taken before a resize is stale after it. */
 typedef struct heed_view {
   void* data;
   size_t count;
@@ -184,16 +184,16 @@ void heed_session_reset(heed_session* session);
 /* How far the states that grow have grown; -1 where none does. Up to *upper (may be NULL) a run is possible. */
 int32_t heed_session_position(const heed_session* session, int32_t* upper);
 
-/* What an observer sees while a model runs; any function may be NULL. It is called in the float mode of the run (subnormals
- * are zero). */
+/* What an observer sees while a model runs; any function may be NULL. It is called in the float mode of the run
+ * (subnormals are zero). */
 typedef struct heed_observer {
   void* context;
   /* After each operator, for each of its outputs, which may be strided. */
   void (*output)(void* context, uint32_t operator_index, uint32_t output, const heed_view* value);
-  /* Attention's weights, row by row: `weights` is [keys], normalised. With several threads it may be called from any of them,
-   * from several at once. */
-  void (*weights)(void* context, uint32_t operator_index, int32_t batch, int32_t head, int32_t query, const float* weights,
-                  size_t keys);
+  /* Attention's weights, row by row: `weights` is [keys], normalised. With several threads it may be called from any of
+   * them, from several at once. */
+  void (*weights)(void* context, uint32_t operator_index, int32_t batch, int32_t head, int32_t query,
+                  const float* weights, size_t keys);
   /* After each operator: for timing. */
   void (*after)(void* context, uint32_t operator_index);
 } heed_observer;

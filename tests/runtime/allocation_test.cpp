@@ -57,7 +57,9 @@ using namespace heed::test;
 TEST_CASE("from load to the hundredth run nothing is allocated") {
   // The counter counts: new, aligned new and malloc end here.
   long before = calls;
-  const auto keep = [](const void* memory) { asm volatile("" : : "r"(memory) : "memory"); };  // clang elides unused ones
+  const auto keep = [](const void* memory) {
+    asm volatile("" : : "r"(memory) : "memory");
+  };  // clang elides unused ones
   {
     const std::vector<int> some(3);
     keep(some.data());

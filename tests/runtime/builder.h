@@ -292,8 +292,7 @@ struct Builder {
       }
       case OperatorKind::copy:
         return format::CreateCopy(fbb).Union();
-      case OperatorKind::gather:
-        {
+      case OperatorKind::gather: {
         const auto p = as(GatherParams{});
         return format::CreateGather(fbb, p.axis, p.packed, p.fill).Union();
       }
@@ -404,9 +403,8 @@ struct Builder {
         fbb, format::CreateModel(fbb, version, producer, dimension_rows, fbb.CreateVectorOfStructs(expressions),
                                  constraint_rows, fbb.CreateVectorOfStructs(buffer_rows), tensor_rows, operator_rows,
                                  input_rows, output_rows, check_rows, mark_rows, fbb.CreateVector(fusion_rows), names,
-                                  workspace.value_or(end - state),
-                                  lower_bound.has_value() ? *lower_bound : alive(), file_bytes.value_or(total),
-                                  fbb.CreateVector(hash), state, state_rows, position_row));
+                                 workspace.value_or(end - state), lower_bound.has_value() ? *lower_bound : alive(),
+                                 file_bytes.value_or(total), fbb.CreateVector(hash), state, state_rows, position_row));
     return {fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize()};
   }
 };

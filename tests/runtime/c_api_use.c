@@ -22,7 +22,8 @@ struct seen {
 
 static void see_output(void* context, uint32_t operator_index, uint32_t output, const heed_view* value) {
   struct seen* seen = context;
-  if (operator_index == 0 && output == seen->outputs && value->count == 3600 && value->strides[0] == 600) ++seen->outputs;
+  if (operator_index == 0 && output == seen->outputs && value->count == 3600 && value->strides[0] == 600)
+    ++seen->outputs;
 }
 
 static void see_end(void* context, uint32_t operator_index) {

@@ -98,7 +98,7 @@ std::optional<Counting> counting(const Graph& graph, ValueId id, Known& known);
 
 // A select by `x < 0` of an x that never is: where negative indices would be counted from the end.
 std::optional<Counting> without_negatives(const Graph& graph, const std::vector<ValueId>& select, const Dims& dims,
-                                                Known& known) {
+                                          Known& known) {
   const auto* compared = operands_of(graph, select[0], Step::i_less);
   if (compared == nullptr || uniform(graph, (*compared)[1]) != 0) return std::nullopt;
   const auto x = counting(graph, (*compared)[0], known), index = counting(graph, select[2], known);
@@ -112,7 +112,8 @@ std::optional<Counting> found(const Graph& graph, ValueId id, Known& known) {
   if (value.constant) return counted(*value.constant);
   const Node* node = producer(graph, id);
   if (node == nullptr) return std::nullopt;
-  if (const auto* select = operands_of(graph, id, Step::i_select)) return without_negatives(graph, *select, value.dims, known);
+  if (const auto* select = operands_of(graph, id, Step::i_select))
+    return without_negatives(graph, *select, value.dims, known);
   std::vector<Counting> operands;
   for (const ValueId input : node->inputs) {
     const auto operand = input == no_value ? std::nullopt : counting(graph, input, known);

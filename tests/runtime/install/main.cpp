@@ -11,5 +11,7 @@ int main() {
   heed::Sha256 hash;
   hash.update(bytes);
   const bool refused = heed::Model::load(bytes).status().code == heed::Code::not_a_model;
-  return refused && refused_in_c(bytes, sizeof bytes) && pool.parallel().threads == 2 && hash.finish().bytes[0] != 0 ? 0 : 1;
+  return refused && refused_in_c(bytes, sizeof bytes) && pool.parallel().threads == 2 && hash.finish().bytes[0] != 0
+             ? 0
+             : 1;
 }
