@@ -192,7 +192,9 @@ std::optional<Miss> unlike_spread(const Graph& graph, ValueId root, Normalizatio
   }
   const auto* reduce = made_by<Reduce>(graph, id);
   if (reduce == nullptr || (reduce->kind != Reduction::mean && reduce->kind != Reduction::sum_square)) return {};
-  const ValueId operand = producer(graph, id)->inputs[0];
+  ValueId operand = producer(graph, id)->inputs[0];
+  const Dims dims = graph.value(operand).dims;
+  while (is_view(graph, operand)) operand = producer(graph, operand)->inputs[0];
   const auto* square = operands_of(graph, operand, Step::f_mul);
   if (reduce->kind == Reduction::mean && (square == nullptr || (*square)[0] != (*square)[1])) return {};
   const ValueId squared = reduce->kind == Reduction::mean ? (*square)[0] : operand;
@@ -200,7 +202,7 @@ std::optional<Miss> unlike_spread(const Graph& graph, ValueId root, Normalizatio
   if (centred != (kind == Normalization::layer)) return {};
   if (!miss && reduce->kind == Reduction::mean && !trailing_axes(graph, *producer(graph, id)))
     miss = Miss{id,
-                fmt::format("a mean over axes {} of {}{}", axes(*reduce), text(graph.value(squared).dims),
+                fmt::format("a mean over axes {} of {}{}", axes(*reduce), text(dims),
                             reduce->keep ? "" : ", which are dropped"),
                 "a mean over the last axes, kept as size 1",
                 reduce->keep ? "transpose before and after the normalisation" : "keepdims=True"};
