@@ -283,6 +283,21 @@ TEST_CASE_FIXTURE(Fixture, "gathers by an index that counts are slices") {
     canonical(gather(reshape(x, {tokens}), place));
     CHECK(nodes<Gather>() + nodes<Map>() == 0);
   }
+  SUBCASE("rows and columns of a table seen as one axis, of open sizes") {
+    const ValueId x = input("x", {batch, tokens}), size = add_node(tools::Size{tokens}, {});
+    const ValueId row = add_node(Iota{{batch, 1, 1}, 0}, {}), column = reshape(position, {1, 1, tokens});
+    const ValueId place = map(Step::i_add, {map(Step::i_mul, {row, size}), column});
+    const ValueId y = canonical(gather(reshape(x, {batch * tokens}), place));
+    CHECK(nodes<Gather>() + nodes<Map>() == 0);
+    CHECK(made_by<Reshape>(graph, y));
+    CHECK(producer(graph, y)->inputs[0] == x);
+  }
+  SUBCASE("columns before rows stay") {
+    const ValueId x = input("x", {tokens, batch}), size = add_node(tools::Size{batch}, {});
+    const ValueId row = add_node(Iota{{batch, 1}, 0}, {}), column = reshape(position, {1, tokens});
+    canonical(gather(reshape(x, {batch * tokens}), map(Step::i_add, {map(Step::i_mul, {column, size}), row})));
+    CHECK(nodes<Gather>() == 1);
+  }
   SUBCASE("one place again and again") {
     canonical(gather(table, expand(number(3), {tokens})));
     CHECK(nodes<Gather>() == 0);
