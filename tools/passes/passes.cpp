@@ -22,6 +22,7 @@ constexpr Fusion fusions[] = {
     {"sigmoid", fuse_sigmoid},
     {"relu", fuse_relu},
     {"softmax", fuse_softmax},
+    {"gather", fuse_one_hot},
     {"layer_norm", fuse_layer_norm},
     {"rms_norm", fuse_rms_norm},
     {"rope", fuse_rope},
