@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <optional>
 
 #include "heed/session.h"
 #include "tools/onnx/import.h"
@@ -75,20 +76,19 @@ int computed_by(const Lowered& lowered, const std::string& node) {
   return found == all.end() ? -1 : static_cast<int>(found - all.begin());
 }
 
-}  // namespace
-
-Converted convert(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
+/// The stages up to the file. What they held, the constants above all, is gone before load() copies the file.
+std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertOptions& options,
+                               const Progress& progress, Report& report) {
   const auto tell = [&](const char* stage, double share) {
     if (progress) progress(stage, share);
   };
-  Converted result;
-  Report& report = result.report;
-
   tell("read", 0);
-  const onnx::Model model = onnx::read(path);
-  report.onnx_operators = count_operators(model);
+  std::optional<onnx::Model> model = onnx::read(path);
+  report.onnx_operators = count_operators(*model);
   tell("import", 0);
-  Graph graph = import(model, options, report.notes);
+  Graph graph = import(*model, options, report.notes);
+  model->file->forget();  // most constants were copied: few lie at the address that their type wants
+  model.reset();
   optimise(graph, report, progress);
   for (const std::string& note : graph.notes)
     if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
@@ -98,7 +98,7 @@ Converted convert(const std::filesystem::path& path, const ConvertOptions& optio
   tell("make programs", 0);
   make_programs(graph);
   tell("lower", 0);
-  const Lowered lowered = lower(std::move(graph));
+  const Lowered lowered = lower(std::move(graph));  // unmaps the model
   for (const Lowered::State& state : lowered.states)
     if (state.copied) report.copied.push_back(state.name);
   for (const std::string& name : report.copied)
@@ -110,9 +110,16 @@ Converted convert(const std::filesystem::path& path, const ConvertOptions& optio
   tell("write", 0);
   std::map<std::string, int> fusions;
   for (const Report::Fused& fused : report.fused) ++fusions[fused.concept_name];
-  result.bytes = write(lowered, memory, fusions);
-  tell("verify", 0);
-  load(result.bytes, report);
+  return write(lowered, memory, fusions);
+}
+
+}  // namespace
+
+Converted convert(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
+  Converted result;
+  result.bytes = compile(path, options, progress, result.report);
+  if (progress) progress("verify", 0);
+  load(result.bytes, result.report);
   return result;
 }
 

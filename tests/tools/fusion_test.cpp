@@ -520,6 +520,50 @@ TEST_CASE("layer_norm over two axes") {
   CHECK(w.graph.value(done.the<Normalize>().inputs[1]).dims == Dims{20});
 }
 
+TEST_CASE("layer_norm over other axes than the last") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  ValueId x = w.input("x", {batch, 6, 4, 5});
+  const auto mean = [&](ValueId of) { return w.add_node(Reduce{Reduction::mean, {1}, true}, {of}); };
+  Dims scale{6, 1, 1};
+  SUBCASE("images with their channels in front") {}
+  SUBCASE("a scale for each place in the normalised rows' neighbours") {
+    scale = {4, 1};
+  }
+  SUBCASE("of what is seen in another shape") {
+    x = w.reshape(w.input("rows", {batch, 24, 5}), {batch, 6, 4, 5});
+  }
+  const ValueId centred = w.sub(x, mean(x));
+  ValueId variance = mean(w.mul(centred, centred));
+  SUBCASE("the mean of the squares without that of the values, 0 at least") {
+    variance = w.map(Step::f_max, {w.sub(mean(w.mul(x, x)), w.mul(mean(x), mean(x))), w.number(0)});
+  }
+  const auto row = [&] { return w.reshape(w.weights({count(scale).constant().value()}), scale); };
+  const ValueId shared = w.mul(w.map(Step::f_reciprocal, {w.one(Step::f_sqrt, w.plus(variance, 1e-5f))}), row());
+  w.output(w.add(w.mul(centred, shared), row()));
+  Optimised done(w, {{"batch", 2}});
+  CHECK(done.fused("layer_norm") == 1);
+  CHECK(done.nodes<Reduce>() == 0);
+  CHECK(done.nodes<Map>() == (scale.size() == 2 ? 2 : 0));
+}
+
+TEST_CASE("layer_norm whose means have lost their axes, and found them again") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.reshape(w.reduce(Reduction::max, w.input("x", {batch, 12, 5})), {batch, 12});
+  const auto mean = [&](ValueId of) {
+    const ValueId sum = w.add_node(Reduce{Reduction::sum, {1}, false}, {of});
+    return w.times(sum, 1.0f / 12);
+  };
+  const auto column = [&](ValueId of) { return w.expand(w.reshape(of, {batch, 1}), {batch, 12}); };
+  const ValueId average = mean(x), variance = w.sub(mean(w.mul(x, x)), w.mul(average, average));
+  const ValueId root = w.one(Step::f_sqrt, w.plus(w.expand(w.reshape(variance, {batch, 1}), {batch, 1}), 1e-5f));
+  w.output(w.mul(w.sub(x, column(average)), w.mul(w.map(Step::f_reciprocal, {root}), w.weights({1, 12}))));
+  Optimised done(w, {{"batch", 3}});
+  CHECK(done.fused("layer_norm") == 1);
+  CHECK(done.nodes<Reduce>() == 1);
+}
+
 TEST_CASE("rms_norm") {
   Written w;
   const Expression batch = w.dimension("batch", 1, 8);
@@ -614,6 +658,43 @@ TEST_CASE("functions are recognised by what they compute") {
     REQUIRE(done.report.missed.size() == 1);
     CHECK(done.report.missed[0].concept_name == "gelu");
   }
+}
+
+TEST_CASE("one-hot rows times a matrix are gathered") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.times(w.input("x", {batch, 4}), 4);  // some are beyond the table, on both sides
+  const ValueId index = w.reshape(w.one(Step::f_to_i, x), {batch, 4, 1});
+  std::vector<int64_t> numbers{0, 1, 2, 3, 4};
+  bool same = true;
+  const auto equal = [&](ValueId value) {
+    return w.map(Step::i_equal, {value, w.graph.constant("range", Literal::of({1, 1, 5}, numbers))});
+  };
+  ValueId hot = no_value;
+  SUBCASE("a comparison as a number") {
+    hot = w.one(Step::b_to_f, equal(index));
+  }
+  SUBCASE("of an index that was repeated") {
+    hot = w.one(Step::b_to_f, equal(w.expand(index, {batch, 4, 5})));
+  }
+  SUBCASE("a select, as the operator OneHot is lowered") {
+    hot = w.select(equal(index), w.number(1), w.number(0));
+  }
+  SUBCASE("numbers in another order") {
+    std::swap(numbers[1], numbers[2]);
+    same = false;
+    hot = w.one(Step::b_to_f, equal(index));
+  }
+  SUBCASE("twice as hot") {
+    same = false;
+    hot = w.select(equal(index), w.number(2), w.number(0));
+  }
+  const ValueId rows = w.matmul(hot, w.weights({5, 3}));
+  w.output(w.one(Step::f_tanh, w.add(rows, w.weights({3}))));
+  Optimised done(w, {{"batch", 7}});
+  CHECK(done.fused("gather") == (same ? 1 : 0));
+  CHECK(done.nodes<Gather>() == (same ? 1 : 0));
+  CHECK(done.nodes<Matmul>() == (same ? 0 : 1));
 }
 
 TEST_CASE("softmax, written out") {

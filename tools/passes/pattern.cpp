@@ -108,14 +108,6 @@ std::vector<Ratio> ratios(const Graph& graph, ValueId id) {
   return all;
 }
 
-std::optional<int> trailing_axes(const Graph& graph, const Node& reduce) {
-  const auto* op = std::get_if<Reduce>(&reduce.operation);
-  if (op == nullptr || !op->keep || op->axes.empty()) return std::nullopt;
-  const auto rank = static_cast<int>(graph.value(reduce.inputs[0]).dims.size()),
-             count = static_cast<int>(op->axes.size());
-  return op->axes.front() == rank - count ? std::optional(count) : std::nullopt;
-}
-
 bool depends_on_dimensions_only(const Graph& graph, ValueId id) {
   std::set<ValueId> seen;
   const std::function<bool(ValueId)> visit = [&](ValueId at) {

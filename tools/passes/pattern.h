@@ -55,9 +55,6 @@ struct Ratio {
 };
 std::vector<Ratio> ratios(const Graph& graph, ValueId id);
 
-/// Axes that a reduction over the last ones keeps as size 1 (or has only those): how many, or nothing.
-std::optional<int> trailing_axes(const Graph& graph, const Node& reduce);
-
 /// Values that depend on no input of the graph: constants, positions, sizes.
 bool depends_on_dimensions_only(const Graph& graph, ValueId id);
 
@@ -129,6 +126,7 @@ std::optional<ValueId> fuse_layer_norm(Graph& graph, ValueId root, std::optional
 std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_rope(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
 
