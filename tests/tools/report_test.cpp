@@ -51,7 +51,7 @@ TEST_CASE("attention that is not: the node between the scores and the sum that d
     const ValueId far = w.sub(w.reshape(q, {batch, 4, tokens, 1, 16}), w.reshape(k, {batch, 4, 1, tokens, 16}));
     at = w.add_node(Reduce{Reduction::sum, {4}, false}, {w.mul(far, far)});
     w.output(w.matmul(w.softmax(w.one(Step::f_neg, at)), v));
-    found = "a reduce of shape [batch, 4, tokens, tokens]";
+    found = "a reduce of shape [batch, 4, tokens, tokens, 1]";
     expected = "the scores, a product of queries and keys; scale, masks and biases may follow";
   }
   SUBCASE("weights under a mask that comes too late") {
