@@ -149,6 +149,61 @@ TEST_CASE_FIXTURE(Heads, "attention: the last query sees every key") {
   CHECK(done.attributes<Attention>().offset == offset);
 }
 
+TEST_CASE_FIXTURE(Heads, "attention: windows, also such as are wider than small sizes show") {
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  const auto whole = [&](int64_t value) { return graph.constant("k", Literal::of({}, std::vector<int64_t>{value})); };
+  const auto behind = [&](int64_t left) {  // key > query - left
+    return map(Step::i_less, {map(Step::i_sub, {query, whole(left)}), key});
+  };
+  int64_t left = 0, right = 0;
+  SUBCASE("the last few keys, in one mask") {
+    end(select(map(Step::b_and, {causal(queries, keys), behind(3)}), scores(), number(-infinity)));
+    left = 2;
+  }
+  SUBCASE("in two") {
+    const ValueId early = select(behind(25), number(0), number(-infinity));
+    end(select(causal(queries, keys), add(scores(), early), number(-infinity)));
+    left = 24;
+  }
+  SUBCASE("on both sides") {
+    end(select(map(Step::b_and, {causal(queries, keys, 2), behind(5)}), scores(), number(-infinity)));
+    left = 6, right = 2;
+  }
+  Optimised done(*this, sizes);
+  CHECK(fused(done).inputs.size() == 3);
+  const Attention& attention = done.attributes<Attention>();
+  CHECK(attention.causal);
+  CHECK(attention.offset == right);
+  CHECK(attention.window);
+  CHECK(attention.window_left == left);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: a window that begins nowhere, and one that differs with the sample") {
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  SUBCASE("keys from the query on") {
+    end(select(map(Step::i_less_equal, {query, key}), scores(), number(-infinity)));
+    graph.unify(queries, keys, "test");
+    Optimised done(*this, {{"batch", 2}, {"keys", 6}, {"queries", 6}});
+    CHECK(fused(done).inputs.size() == 3);
+    CHECK(!done.attributes<Attention>().causal);
+    CHECK(done.attributes<Attention>().window_left == 0);
+  }
+  SUBCASE("the same for each sample and head") {
+    const ValueId mask = expand(reshape(causal(queries, keys), {1, 1, queries, keys}), {batch, 4, queries, keys});
+    const ValueId copies = add_node(Pad{{0, 0, 0, 0}, {0, 0, 0, 0}, 0}, {one(Step::b_to_f, mask)});
+    end(select(one(Step::f_to_b, copies), scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    CHECK(fused(done).inputs.size() == 3);
+  }
+  SUBCASE("one for each sample") {
+    const ValueId sample = add_node(Iota{{batch, 1, 1, 1}, 0}, {});
+    end(select(map(Step::i_less_equal, {key, map(Step::i_add, {query, sample})}), scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    CHECK(fused(done).inputs.size() == 4);
+    CHECK(!done.attributes<Attention>().causal);
+  }
+}
+
 TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands beside causal") {
   const ValueId keep = input("keep", {batch, keys}, Type::boolean);
   const ValueId wide = reshape(keep, {batch, 1, 1, keys});

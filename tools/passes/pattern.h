@@ -58,6 +58,8 @@ bool depends_on_dimensions_only(const Graph& graph, ValueId id);
 
 /// The elements of such a value for given dimensions.
 Literal evaluate_at(const Graph& graph, ValueId id, const std::map<std::string, int64_t>& sizes);
+/// Whether the constraints hold for given dimensions.
+bool permits(const Graph& graph, const std::map<std::string, int64_t>& sizes);
 /// A few settings of the dimensions: the bounds, and small sizes between them, alike and different.
 std::vector<std::map<std::string, int64_t>> settings(const Graph& graph);
 /// A gather by an index that counts, from constants, positions and sizes, as a slice.
