@@ -748,6 +748,54 @@ TEST_CASE("one-hot rows times a matrix are gathered") {
   CHECK(done.nodes<Matmul>() == (same ? 0 : 1));
 }
 
+TEST_CASE("gathered windows times weights are a convolution") {
+  Written w;
+  const auto index = [&](int64_t taps, int64_t rows, int64_t stride, int64_t dilation) {
+    std::vector<int64_t> places;
+    for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t row = 0; row < rows; ++row) places.push_back(row * stride + tap * dilation);
+    return w.graph.constant("i", Literal::of({taps, rows}, places));
+  };
+  ValueId rows = no_value;
+  int fused = 1;
+  WindowAxis axis{3, 1, 1, 1, 1};
+  SUBCASE("channels in front, padded") {  // as torch's unfold is exported
+    const ValueId x = w.add_node(Pad{{0, 0, 1}, {0, 0, 1}, 0}, {w.input("x", {1, 4, 9})});
+    const ValueId windows = w.add_node(Gather{2}, {x, index(3, 9, 1, 1)});
+    rows = w.reshape(w.transpose(windows, {0, 3, 1, 2}), {1, 9, 12});
+  }
+  SUBCASE("channels behind, with stride and dilation, the taps outside") {
+    axis = {3, 2, 3, 0, 0};
+    const ValueId windows = w.add_node(Gather{0}, {w.input("x", {11, 4}), index(3, 3, 2, 3)});
+    rows = w.reshape(w.transpose(windows, {1, 0, 2}), {1, 3, 12});
+  }
+  SUBCASE("rows at no equal distances") {
+    fused = 0;
+    const ValueId places = w.graph.constant("i", Literal::of({3, 3}, std::vector<int64_t>{0, 1, 3, 1, 2, 4, 2, 3, 5}));
+    const ValueId windows = w.add_node(Gather{0}, {w.input("x", {11, 4}), places});
+    rows = w.reshape(w.transpose(windows, {1, 0, 2}), {1, 3, 12});
+  }
+  SUBCASE("padding that is no zero") {
+    const ValueId x = w.add_node(Pad{{0, 0, 1}, {0, 0, 1}, 5}, {w.input("x", {1, 4, 9})});
+    const ValueId windows = w.add_node(Gather{2}, {x, index(3, 9, 1, 1)});
+    rows = w.reshape(w.transpose(windows, {0, 3, 1, 2}), {1, 9, 12});
+    axis = {3, 1, 1, 0, 0};  // of the padded sequence
+  }
+  w.output(w.one(Step::f_relu, w.add(w.matmul(rows, w.weights({12, 5})), w.weights({5}))));
+  Optimised done(w, {});
+  CHECK(done.fused("conv") == fused);
+  CHECK(done.nodes<Gather>() == 1 - fused);
+  if (fused == 0) return;
+  const Conv& conv = done.attributes<Conv>();
+  REQUIRE(conv.axes.size() == 1);
+  CHECK(conv.axes[0].kernel == axis.kernel);
+  CHECK(conv.axes[0].stride == axis.stride);
+  CHECK(conv.axes[0].dilation == axis.dilation);
+  CHECK(conv.axes[0].before == axis.before);
+  CHECK(conv.axes[0].after == axis.after);
+  CHECK(conv.activation == heed::Activation::relu);
+}
+
 TEST_CASE("softmax, written out") {
   for (const bool guarded : {true, false})
     for (const bool divided : {true, false}) {

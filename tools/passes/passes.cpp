@@ -23,6 +23,7 @@ constexpr Fusion fusions[] = {
     {"relu", fuse_relu},
     {"softmax", fuse_softmax},
     {"gather", fuse_one_hot},
+    {"conv", fuse_windows},
     {"layer_norm", fuse_layer_norm},
     {"rms_norm", fuse_rms_norm},
     {"rope", fuse_rope},

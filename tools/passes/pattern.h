@@ -123,6 +123,7 @@ std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<M
 std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_rope(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_windows(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
 
