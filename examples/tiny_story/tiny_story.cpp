@@ -6,8 +6,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <span>
 #include <string>
@@ -30,7 +32,8 @@ class Tokenizer {
  public:
   explicit Tokenizer(const char* path) {
     size_t size;
-    const auto* bytes = static_cast<const char*>(read_whole(path, &size));
+    const std::unique_ptr<char, void (*)(void*)> file(static_cast<char*>(read_whole(path, &size)), std::free);
+    const char* bytes = file.get();
     for (size_t at = 4; at != size;) {
       float score;
       int32_t length;

@@ -5,7 +5,9 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -24,7 +26,8 @@ constexpr size_t frame = 512,
 /// against the file's size; a data chunk that claims more than there is (a stream's does) ends with the file.
 std::vector<float> read_wav(const char* path) {
   size_t size;
-  const auto* bytes = static_cast<const uint8_t*>(read_whole(path, &size));
+  const std::unique_ptr<uint8_t, void (*)(void*)> file(static_cast<uint8_t*>(read_whole(path, &size)), std::free);
+  const uint8_t* bytes = file.get();
   const auto number = [&](size_t at, int width) {
     uint32_t value = 0;
     for (int i = 0; i < width; ++i) value |= uint32_t{bytes[at + size_t(i)]} << 8 * i;

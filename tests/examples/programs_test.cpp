@@ -1,5 +1,6 @@
 /// The examples' programs on the models of the build: what they print, and how they refuse.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 
@@ -19,6 +20,9 @@ Outcome forecast(const std::vector<std::string>& arguments, const std::string& o
 }
 Outcome voice_activity(const std::vector<std::string>& arguments, const std::string& output = "") {
   return run(build + "voice_activity", arguments, "/dev/null", output);
+}
+Outcome sentence_similarity(const std::vector<std::string>& arguments, const std::string& input = "/dev/null") {
+  return run(build + "sentence_similarity", arguments, input);
 }
 Outcome tiny_story(std::vector<std::string> options, const std::string& output = "") {
   options.insert(options.begin(), {build + "tiny_story.heed", tokens});
@@ -125,6 +129,34 @@ TEST_CASE("tiny_story: characters without a token, chance, and the limits") {
   CHECK(tiny_story({"--loud", "1"}).code == 2);
 }
 
+TEST_CASE("sentence_similarity: what is alike, and what is nearest") {
+  const std::string model = build + "sentence_similarity.heed", vocabulary = build + "minilm/vocab.txt";
+  if (!fs::exists(model) || !fs::exists(vocabulary)) {
+    MESSAGE("skipped: `./dev demo sentence_similarity` makes the model");
+    return;
+  }
+  const std::string sentences = examples + "sentence_similarity/sentences.txt";
+  const Outcome outcome = sentence_similarity({model, vocabulary, sentences});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.out == load(examples + "sentence_similarity/expected.txt"));
+  CHECK(sentence_similarity({model, vocabulary}, sentences).out == outcome.out);
+  const Outcome nearest = sentence_similarity({model, vocabulary, sentences, "--query", "stocks go down"});
+  CHECK(has(nearest.out.substr(0, nearest.out.find('\n')), "The stock market fell sharply on Monday."));
+  CHECK(std::ranges::count(nearest.out, '\n') == 5);
+  const Folder folder;
+  std::string line;
+  for (int i = 0; i < 1000; ++i) line += "word ";  // is cut
+  save(folder / "long.txt", line + "\n\n\r\n");
+  const Outcome cut = sentence_similarity({model, vocabulary, folder / "long.txt"});
+  CHECK(cut.code == 0);
+  CHECK(has(cut.err, "256 tokens, "));
+  check_refusal(sentence_similarity({model, vocabulary}), "standard input: has no sentence");
+  check_refusal(sentence_similarity({model, tokens, sentences}), tokens + ": has no token [CLS]");
+  check_refusal(sentence_similarity({model, folder / "none"}), folder / "none: cannot be opened");
+  check_refusal(run(build + "sentence_similarity", {model, vocabulary, sentences}, "/dev/null", "/dev/full"),
+                "standard output: cannot be written");
+}
+
 TEST_CASE("the programs refuse what is no model, or another's") {
   const Folder folder;
   const std::string path = folder / "a.heed", stock = build + "transformer.heed";
@@ -139,6 +171,9 @@ TEST_CASE("the programs refuse what is no model, or another's") {
     CHECK(has(outcome.err, "batch"));
   }
   check_refusal(run(build + "tiny_story", {stock, tokens}), stock + ": has no cache that begins empty");
+  check_refusal(sentence_similarity({stock, prices}), stock + ": has no dimension of two tokens and more");
+  check_refusal(sentence_similarity({stock, prices, "--show", "all"}),
+                "--show: is none of similarity, tokens, embeddings");
   const std::string story = build + "tiny_story.heed", tokenizer = folder / "b.bin";
   check_refusal(run(build + "tiny_story", {story, speech}), speech + ": is no tokenizer");
   for (const size_t size : {1, 8, 13, 700, 5074}) {
