@@ -64,15 +64,16 @@ class Arguments {
   std::map<std::string_view, const char*> options_;
 };
 
-/// The session of a model's file, once in a program. The file's bytes are used in place; the arena is all the memory it
-/// will ever use. Both stay until the program ends.
+/// The session of a model's file. The file's bytes are used in place; the arena is all the memory it will ever use.
+/// Both stay until the program ends.
 inline heed::Session open_session(const char* path, heed::Isa isa) {
+  static std::byte *bytes, *arena;  // still pointed to when the program ends, for the leak sanitizer
   size_t size;
-  static const auto* const bytes = static_cast<std::byte*>(read_whole(path, &size));
+  bytes = static_cast<std::byte*>(read_whole(path, &size));
   const auto model = heed::Model::load({bytes, size});
   require(model.status(), path);
   const size_t arena_bytes = model->memory().total();
-  static auto* const arena = static_cast<std::byte*>(allocate_aligned(arena_bytes));
+  arena = static_cast<std::byte*>(allocate_aligned(arena_bytes));
   auto session = heed::Session::create(*model, {arena, arena_bytes}, {.isa = isa});
   require(session.status(), path);
   return *session;
