@@ -142,6 +142,27 @@ inline Literal read_elements(const Tensor& tensor) {
   return Literal::of_booleans(dims, std::vector<uint8_t>(values, values + count));
 }
 
+/// A file with its arena and its session.
+struct Running {
+  Aligned bytes, arena;
+  Result<Model> model;
+  Result<Session> session;
+
+  explicit Running(std::span<const std::byte> file, const Options& options = {})
+      : bytes(file), arena(size(bytes)), model(Model::load(bytes.span())), session(Status{Code::invalid_argument}) {
+    std::memset(arena.span().data(), 0xff, arena.span().size());
+    session = Session::create(*model, arena.span(), options);
+    REQUIRE_MESSAGE(session, describe(session.status()));
+  }
+
+ private:
+  static size_t size(const Aligned& bytes) {
+    const auto model = Model::load(bytes.span());
+    REQUIRE_MESSAGE(model, describe(model.status()));
+    return model->memory().total();
+  }
+};
+
 /// The file's outputs for these inputs and dimensions.
 inline std::vector<Literal> on_device(std::span<const std::byte> file, const std::vector<Literal>& inputs,
                                       const Point& point) {
