@@ -632,7 +632,7 @@ class Evaluation {
     std::vector<double> sums(static_cast<size_t>(outputs));
     for (int64_t position = 0; position < static_cast<int64_t>(values.size()) / outputs; ++position) {
       std::fill(sums.begin(), sums.end(), 0.0);
-      for_each_tap(op.axes, dims, position, [&](int64_t tap, int64_t at, bool inside) {
+      for_each_tap(op.axes, dims, at_pixel.quot, [&](int64_t tap, int64_t at, bool inside) {
         for (int64_t group = 0; group < op.groups && inside; ++group)
           for (int64_t c = 0; c < channels; ++c) {
             const double value = data<float>(x())[at + group * channels + c];
@@ -657,13 +657,13 @@ class Evaluation {
     dims.push_back(channels);
     std::vector<float> values(static_cast<size_t>(product(dims)));
     for (size_t i = 0; i < values.size(); ++i) {
-      const auto [position, c] = std::lldiv(static_cast<long long>(i), channels);
+      const auto at_pixel = std::lldiv(static_cast<long long>(i), channels);
       double sum = 0, most = -infinity, count = 0;
-      for_each_tap(op.axes, dims, position, [&](int64_t, int64_t at, bool inside, bool in_padding) {
+      for_each_tap(op.axes, dims, at_pixel.quot, [&](int64_t, int64_t at, bool inside, bool in_padding) {
         count += inside || (op.counts_padding && in_padding);
         if (!inside) return;
-        sum += data<float>(x())[at + c];
-        most = largest(most, data<float>(x())[at + c]);
+        sum += data<float>(x())[at + at_pixel.rem];
+        most = largest(most, data<float>(x())[at + at_pixel.rem]);
       });
       values[i] = static_cast<float>(op.kind == Pooling::max ? most : op.kind == Pooling::mean ? sum / count : sum);
     }
