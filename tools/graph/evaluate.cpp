@@ -632,7 +632,7 @@ class Evaluation {
     std::vector<double> sums(static_cast<size_t>(outputs));
     for (int64_t position = 0; position < static_cast<int64_t>(values.size()) / outputs; ++position) {
       std::fill(sums.begin(), sums.end(), 0.0);
-      for_each_tap(op.axes, dims, at_pixel.quot, [&](int64_t tap, int64_t at, bool inside) {
+      for_each_tap(op.axes, dims, position, [&](int64_t tap, int64_t at, bool inside) {
         for (int64_t group = 0; group < op.groups && inside; ++group)
           for (int64_t c = 0; c < channels; ++c) {
             const double value = data<float>(x())[at + group * channels + c];
