@@ -1,7 +1,7 @@
 // The hash of what a model gives for inputs that repeat (five runs where it has a state): what tests/same_bits.sh
 // compares between targets that the program heed is not built for.
 //
-//     heed_hash MODEL.heed [ISA]
+//     heed_hash MODEL.heed... [ISA]
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -56,31 +56,40 @@ void fill(const heed::Session& session, uint32_t& state) {
   }
 }
 
+int hash_all(int count, char** paths, heed::Isa isa) {
+  for (int i = 0; i < count; ++i) {
+    std::ifstream stream(paths[i], std::ios::binary | std::ios::ate);
+    if (!stream) return std::fprintf(stderr, "%s cannot be read\n", paths[i]), 1;
+    const auto size = static_cast<size_t>(stream.tellg());
+    std::vector<Line> file(size / 64 + 1);
+    stream.seekg(0).read(reinterpret_cast<char*>(file.data()), static_cast<std::streamsize>(size));
+
+    const auto model = heed::Model::load({file[0].bytes, size});
+    require(model.status());
+    std::vector<Line> arena(model->memory().total() / 64 + 1);
+    auto session = heed::Session::create(*model, {arena[0].bytes, arena.size() * 64}, {.isa = isa});
+    require(session.status());
+    heed::Sha256 hash;
+    uint32_t state = 1;
+    for (int run = 0; run < (model->state_count() > 0 ? 5 : 1); ++run) {
+      fill(*session, state);
+      require(session->run());
+      for (uint32_t k = 0; k < model->output_count(); ++k) {
+        const heed::Tensor output = session->output(k);
+        hash.update({output.data, byte_count(output)});
+      }
+    }
+    const std::string_view path(paths[i]);
+    std::printf("hash: %s  %s\n", hash.finish().hex().text, path.substr(path.rfind('/') + 1).data());
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2) return std::fprintf(stderr, "usage: heed_hash MODEL.heed [ISA]\n"), 2;
-  std::ifstream stream(argv[1], std::ios::binary | std::ios::ate);
-  if (!stream) return std::fprintf(stderr, "%s cannot be read\n", argv[1]), 1;
-  const auto size = static_cast<size_t>(stream.tellg());
-  std::vector<Line> file(size / 64 + 1);
-  stream.seekg(0).read(reinterpret_cast<char*>(file.data()), static_cast<std::streamsize>(size));
-
-  const auto model = heed::Model::load({file[0].bytes, size});
-  require(model.status());
-  std::vector<Line> arena(model->memory().total() / 64 + 1);
-  auto session = heed::Session::create(*model, {arena[0].bytes, arena.size() * 64},
-                                       {.isa = argc > 2 ? isa_named(argv[2]) : heed::best_isa()});
-  require(session.status());
-  heed::Sha256 hash;
-  uint32_t state = 1;
-  for (int run = 0; run < (model->state_count() > 0 ? 5 : 1); ++run) {
-    fill(*session, state);
-    require(session->run());
-    for (uint32_t i = 0; i < model->output_count(); ++i) {
-      const heed::Tensor output = session->output(i);
-      hash.update({output.data, byte_count(output)});
-    }
-  }
-  std::printf("hash: %s\n", hash.finish().hex().text);
+  if (argc > 1 && std::string_view(argv[argc - 1]).ends_with(".heed"))
+    return hash_all(argc - 1, argv + 1, heed::best_isa());
+  if (argc > 2) return hash_all(argc - 2, argv + 1, isa_named(argv[argc - 1]));
+  return std::fprintf(stderr, "usage: heed_hash MODEL.heed... [ISA]\n"), 2;
 }

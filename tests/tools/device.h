@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "heed/session.h"
+#include "tools/convert.h"
 #include "tools/graph/graph.h"
 #include "tools/plan/bounds.h"
 #include "tools/plan/narrow.h"
@@ -162,6 +163,45 @@ struct Running {
     return model->memory().total();
   }
 };
+
+/// Loads, creates and runs as far as it goes; true where it ran.
+inline bool attempt(std::span<const std::byte> bytes) {
+  const Aligned file(bytes);
+  const auto model = Model::load(file.span());
+  if (!model || model->memory().total() > 1 << 26) return false;
+  const Aligned arena(model->memory().total());
+  auto session = Session::create(*model, arena.span());
+  if (!session) return false;
+  const auto run = [&] {
+    for (uint32_t i = 0; i < model->input_count(); ++i) {
+      const Tensor tensor = session->input(i);
+      std::memset(tensor.data, 0, static_cast<size_t>(element_count(*tensor.shape)) * size_of(tensor.shape->type));
+    }
+    return session->run().ok();
+  };
+  const bool ran = run();
+  if (ran && model->state_count() > 0) run();
+  return ran;
+}
+
+/// Converted files truncated or mutated are refused or run within their bounds: how many of 1000 ran.
+inline int run_mutated(const Converted& converted) {
+  for (size_t size = 0; size < converted.bytes.size(); size += 64)
+    REQUIRE(!attempt(std::span(converted.bytes).first(size)));
+  std::mt19937 random(1);
+  const size_t tables = converted.bytes.size() - converted.report.constants;
+  int ran = 0;
+  for (int round = 0; round < 1000; ++round) {
+    std::vector<std::byte> mutated = converted.bytes;
+    for (uint32_t change = 0; change <= random() % 3; ++change) {
+      // Mostly in the tables, where it matters.
+      const size_t at = random() % (random() % 8 == 0 ? mutated.size() : tables);
+      mutated[at] = random() % 2 == 0 ? static_cast<std::byte>(random()) : mutated[at] ^ std::byte{1} << random() % 8;
+    }
+    ran += attempt(mutated);
+  }
+  return ran;
+}
 
 /// The file's outputs for these inputs and dimensions.
 inline std::vector<Literal> on_device(std::span<const std::byte> file, const std::vector<Literal>& inputs,

@@ -337,4 +337,41 @@ TEST_CASE("voice activity frame by frame, its state in the session") {
   CHECK(speech > frames / 4);
 }
 
+TEST_CASE("mutated files of real models, and what they are converted to, end in an error or well") {
+  if (!are_here()) return;
+  const std::pair<const char*, ConvertOptions> all[] = {
+      {"silero/vad_lstm_16k.onnx", {{"sequence=576"}, {}, {"sr=16000"}, {}}},
+      {"stories260k/stories260k_step.onnx", {{"past=0..31"}, {}, {}, {}}},
+  };
+  const fs::path file = fs::temp_directory_path() / ("heed_models_test_" + std::to_string(std::random_device{}()));
+  for (const auto& [name, options] : all) {
+    const std::string original = read_bytes(models / name);
+    // What steers the converter: all but the numbers of large tensors.
+    std::vector<bool> is_weight(original.size());
+    const onnx::Model model = onnx::parse(std::as_bytes(std::span(original)), nullptr, ".");
+    for (const onnx::Tensor& tensor : model.graph.initializers)
+      if (tensor.raw && tensor.raw->size() > 64)
+        std::fill_n(is_weight.begin() + (reinterpret_cast<const char*>(tensor.raw->data()) - original.data()),
+                    tensor.raw->size(), true);
+    std::vector<size_t> places;
+    for (size_t i = 0; i < original.size(); ++i)
+      if (!is_weight[i]) places.push_back(i);
+    std::mt19937 random(1);
+    int converted = 0;
+    for (int trial = 0; trial < 1000; ++trial) {
+      std::ofstream(file, std::ios::binary) << mutated(original, places, random);
+      try {
+        converted += attempt(tools::convert(file, options).bytes);
+      } catch (const Error&) {
+      }
+    }
+    const int ran = run_mutated(tools::convert(models / name, options));
+    MESSAGE(std::string(name), ": ", converted, " of 1000 mutated ONNX files and ", ran,
+            " of 1000 mutated converted files ran");
+    CHECK(converted > 0);
+    CHECK(ran > 0);
+  }
+  fs::remove(file);
+}
+
 }  // namespace heed::test
