@@ -88,9 +88,8 @@ void product(const ConvArgs& args, Taps taps, int32_t first, int32_t last) {
   }
   // Positions whose elements stay in the second cache level while all weights pass by, as matmul's rows.
   constexpr int64_t cached = 1 << 15, least = 4 * max_rows;
-  const int64_t each = int64_t{job.depth} * job.height * (taps.position < job.k ? taps.position : job.k),
-                fit = cached / (each + 1);
-  const int32_t block = fit < least ? least : fit < last - first ? static_cast<int32_t>(fit) : last - first;
+  const int64_t each = int64_t{job.depth} * job.height * (taps.position < job.k ? taps.position : job.k);
+  const int32_t block = even_block(last - first, static_cast<int>(each > cached / least ? least : cached / (each + 1)));
   for (; first < last; first += block, taps.x += block * taps.position) {
     const int32_t positions = last - first < block ? last - first : block;
     job.taps = taps;

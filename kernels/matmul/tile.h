@@ -206,6 +206,12 @@ class Tiling {
   static constexpr Table table = all(std::make_integer_sequence<int, max_rows + 1>{});
 };
 
+/// Rows in blocks of `most` or a few more, each as high as the others, in whole tiles.
+inline int even_block(int rows, int most) {
+  const int blocks = (rows + most - 1) / most, even = (rows + blocks - 1) / (blocks < 1 ? 1 : blocks);
+  return (even + max_rows - 1) / max_rows * max_rows;
+}
+
 /// Four rows of four, turned: row i of `to` gets element i of each row of `from`.
 HEED_INLINE void transpose4(const float* from, ptrdiff_t from_row, float* to, ptrdiff_t to_row) {
   using Quad = float __attribute__((vector_size(16)));

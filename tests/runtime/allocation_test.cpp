@@ -1,62 +1,18 @@
 // No allocation between load and the hundredth run: every entry of the C library's allocator is counted.
 #include <doctest/doctest.h>
 
-#include <atomic>
-#include <cstdlib>
-
 #include "heed/threads.h"
+#include "tests/runtime/allocations.h"
 #include "tests/runtime/models.h"
 
-// The sanitizers bring an allocator of their own; glibc lets a program put its own in the place of the library's.
-#if defined(__SANITIZE_ADDRESS__)
-#define HEED_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HEED_SANITIZED 1
-#endif
-#endif
-
-#if defined(__GLIBC__) && !defined(HEED_SANITIZED)
-
-namespace {
-std::atomic<long> calls{0};
-}
-
-extern "C" {
-void* __libc_malloc(size_t);
-void* __libc_calloc(size_t, size_t);
-void* __libc_realloc(void*, size_t);
-void* __libc_memalign(size_t, size_t);
-void __libc_free(void*);
-
-void* malloc(size_t size) {
-  ++calls;
-  return __libc_malloc(size);
-}
-void* calloc(size_t count, size_t size) {
-  ++calls;
-  return __libc_calloc(count, size);
-}
-void* realloc(void* memory, size_t size) {
-  ++calls;
-  return __libc_realloc(memory, size);
-}
-void* aligned_alloc(size_t alignment, size_t size) {
-  ++calls;
-  return __libc_memalign(alignment, size);
-}
-void free(void* memory) {
-  ++calls;
-  __libc_free(memory);
-}
-}
+#ifdef HEED_COUNTS_ALLOCATIONS
 
 using namespace heed;
 using namespace heed::test;
 
 TEST_CASE("from load to the hundredth run nothing is allocated") {
   // The counter counts: new, aligned new and malloc end here.
-  long before = calls;
+  long before = allocations;
   const auto keep = [](const void* memory) {
     asm volatile("" : : "r"(memory) : "memory");
   };  // clang elides unused ones
@@ -68,7 +24,7 @@ TEST_CASE("from load to the hundredth run nothing is allocated") {
     const Bytes some(3);
     keep(some.data());
   }
-  CHECK(calls - before == 4);
+  CHECK(allocations - before == 4);
 
   for (const Example& example : examples()) {
     CAPTURE(example.name);
@@ -76,7 +32,7 @@ TEST_CASE("from load to the hundredth run nothing is allocated") {
     Bytes arena(static_cast<size_t>(Model::load(file)->memory().total(2)));
     Threads pool(2);
     const std::string batch = "batch";
-    before = calls;
+    before = allocations;
     const auto model = Model::load(file);
     auto session = Session::create(*model, arena, {.parallel = pool.parallel()});
     bool ok = session && session->resize(batch, 2).ok() && !session->resize(batch, 99).ok();
@@ -90,7 +46,7 @@ TEST_CASE("from load to the hundredth run nothing is allocated") {
       ok = session->run().ok();
     }
     session->reset();
-    const long counted = calls - before;
+    const long counted = allocations - before;
     CHECK(ok);
     CHECK(counted == 0);
   }

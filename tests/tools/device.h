@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "heed/session.h"
+#include "tools/convert.h"
 #include "tools/graph/graph.h"
 #include "tools/plan/bounds.h"
 #include "tools/plan/narrow.h"
@@ -140,6 +141,66 @@ inline Literal read_elements(const Tensor& tensor) {
   }
   const auto* values = tensor.as<uint8_t>();
   return Literal::of_booleans(dims, std::vector<uint8_t>(values, values + count));
+}
+
+/// A file with its arena and its session.
+struct Running {
+  Aligned bytes, arena;
+  Result<Model> model;
+  Result<Session> session;
+
+  explicit Running(std::span<const std::byte> file, const Options& options = {})
+      : bytes(file), arena(size(bytes)), model(Model::load(bytes.span())), session(Status{Code::invalid_argument}) {
+    std::memset(arena.span().data(), 0xff, arena.span().size());
+    session = Session::create(*model, arena.span(), options);
+    REQUIRE_MESSAGE(session, describe(session.status()));
+  }
+
+ private:
+  static size_t size(const Aligned& bytes) {
+    const auto model = Model::load(bytes.span());
+    REQUIRE_MESSAGE(model, describe(model.status()));
+    return model->memory().total();
+  }
+};
+
+/// Loads, creates and runs as far as it goes; true where it ran.
+inline bool attempt(std::span<const std::byte> bytes) {
+  const Aligned file(bytes);
+  const auto model = Model::load(file.span());
+  if (!model || model->memory().total() > 1 << 26) return false;
+  const Aligned arena(model->memory().total());
+  auto session = Session::create(*model, arena.span());
+  if (!session) return false;
+  const auto run = [&] {
+    for (uint32_t i = 0; i < model->input_count(); ++i) {
+      const Tensor tensor = session->input(i);
+      std::memset(tensor.data, 0, static_cast<size_t>(element_count(*tensor.shape)) * size_of(tensor.shape->type));
+    }
+    return session->run().ok();
+  };
+  const bool ran = run();
+  if (ran && model->state_count() > 0) run();
+  return ran;
+}
+
+/// Converted files truncated or mutated are refused or run within their bounds: how many of 1000 ran.
+inline int run_mutated(const Converted& converted) {
+  for (size_t size = 0; size < converted.bytes.size(); size += 64)
+    REQUIRE(!attempt(std::span(converted.bytes).first(size)));
+  std::mt19937 random(1);
+  const size_t tables = converted.bytes.size() - converted.report.constants;
+  int ran = 0;
+  for (int round = 0; round < 1000; ++round) {
+    std::vector<std::byte> mutated = converted.bytes;
+    for (uint32_t change = 0; change <= random() % 3; ++change) {
+      // Mostly in the tables, where it matters.
+      const size_t at = random() % (random() % 8 == 0 ? mutated.size() : tables);
+      mutated[at] = random() % 2 == 0 ? static_cast<std::byte>(random()) : mutated[at] ^ std::byte{1} << random() % 8;
+    }
+    ran += attempt(mutated);
+  }
+  return ran;
 }
 
 /// The file's outputs for these inputs and dimensions.

@@ -162,33 +162,7 @@ TEST_CASE("converted files truncated or mutated are refused or run within their 
   for (const Example& example : all) {
     CAPTURE(example.name);
     const Converted converted = convert(example);
-    const auto attempt = [](std::span<const std::byte> bytes) {
-      const Aligned file(bytes);
-      const auto model = Model::load(file.span());
-      if (!model || model->memory().total() > 1 << 26) return false;
-      const Aligned arena(model->memory().total());
-      auto session = Session::create(*model, arena.span());
-      if (!session) return false;
-      for (uint32_t i = 0; i < model->input_count(); ++i) {
-        const Tensor tensor = session->input(i);
-        std::memset(tensor.data, 0, static_cast<size_t>(element_count(*tensor.shape)) * size_of(tensor.shape->type));
-      }
-      return session->run().ok();
-    };
-    for (size_t size = 0; size < converted.bytes.size(); size += 64)
-      REQUIRE(!attempt(std::span(converted.bytes).first(size)));
-    std::mt19937 random(1);
-    const size_t tables = converted.bytes.size() - converted.report.constants;
-    int ran = 0;
-    for (int round = 0; round < 1000; ++round) {
-      std::vector<std::byte> mutated = converted.bytes;
-      for (uint32_t change = 0; change <= random() % 3; ++change) {
-        // Mostly in the tables, where it matters.
-        const size_t at = random() % (random() % 8 == 0 ? mutated.size() : tables);
-        mutated[at] = random() % 2 == 0 ? static_cast<std::byte>(random()) : mutated[at] ^ std::byte{1} << random() % 8;
-      }
-      ran += attempt(mutated);
-    }
+    const int ran = run_mutated(converted);
     MESSAGE(std::string(example.name), ": ", ran, " of 1000 mutated files ran");
   }
 }

@@ -149,6 +149,61 @@ TEST_CASE_FIXTURE(Heads, "attention: the last query sees every key") {
   CHECK(done.attributes<Attention>().offset == offset);
 }
 
+TEST_CASE_FIXTURE(Heads, "attention: windows, also such as are wider than small sizes show") {
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  const auto whole = [&](int64_t value) { return graph.constant("k", Literal::of({}, std::vector<int64_t>{value})); };
+  const auto behind = [&](int64_t left) {  // key > query - left
+    return map(Step::i_less, {map(Step::i_sub, {query, whole(left)}), key});
+  };
+  int64_t left = 0, right = 0;
+  SUBCASE("the last few keys, in one mask") {
+    end(select(map(Step::b_and, {causal(queries, keys), behind(3)}), scores(), number(-infinity)));
+    left = 2;
+  }
+  SUBCASE("in two") {
+    const ValueId early = select(behind(25), number(0), number(-infinity));
+    end(select(causal(queries, keys), add(scores(), early), number(-infinity)));
+    left = 24;
+  }
+  SUBCASE("on both sides") {
+    end(select(map(Step::b_and, {causal(queries, keys, 2), behind(5)}), scores(), number(-infinity)));
+    left = 6, right = 2;
+  }
+  Optimised done(*this, sizes);
+  CHECK(fused(done).inputs.size() == 3);
+  const Attention& attention = done.attributes<Attention>();
+  CHECK(attention.causal);
+  CHECK(attention.offset == right);
+  CHECK(attention.window);
+  CHECK(attention.window_left == left);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: a window that begins nowhere, and one that differs with the sample") {
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  SUBCASE("keys from the query on") {
+    end(select(map(Step::i_less_equal, {query, key}), scores(), number(-infinity)));
+    graph.unify(queries, keys, "test");
+    Optimised done(*this, {{"batch", 2}, {"keys", 6}, {"queries", 6}});
+    CHECK(fused(done).inputs.size() == 3);
+    CHECK(!done.attributes<Attention>().causal);
+    CHECK(done.attributes<Attention>().window_left == 0);
+  }
+  SUBCASE("the same for each sample and head") {
+    const ValueId mask = expand(reshape(causal(queries, keys), {1, 1, queries, keys}), {batch, 4, queries, keys});
+    const ValueId copies = add_node(Pad{{0, 0, 0, 0}, {0, 0, 0, 0}, 0}, {one(Step::b_to_f, mask)});
+    end(select(one(Step::f_to_b, copies), scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    CHECK(fused(done).inputs.size() == 3);
+  }
+  SUBCASE("one for each sample") {
+    const ValueId sample = add_node(Iota{{batch, 1, 1, 1}, 0}, {});
+    end(select(map(Step::i_less_equal, {key, map(Step::i_add, {query, sample})}), scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    CHECK(fused(done).inputs.size() == 4);
+    CHECK(!done.attributes<Attention>().causal);
+  }
+}
+
 TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands beside causal") {
   const ValueId keep = input("keep", {batch, keys}, Type::boolean);
   const ValueId wide = reshape(keep, {batch, 1, 1, keys});
@@ -695,6 +750,54 @@ TEST_CASE("one-hot rows times a matrix are gathered") {
   CHECK(done.fused("gather") == (same ? 1 : 0));
   CHECK(done.nodes<Gather>() == (same ? 1 : 0));
   CHECK(done.nodes<Matmul>() == (same ? 0 : 1));
+}
+
+TEST_CASE("gathered windows times weights are a convolution") {
+  Written w;
+  const auto index = [&](int64_t taps, int64_t rows, int64_t stride, int64_t dilation) {
+    std::vector<int64_t> places;
+    for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t row = 0; row < rows; ++row) places.push_back(row * stride + tap * dilation);
+    return w.graph.constant("i", Literal::of({taps, rows}, places));
+  };
+  ValueId rows = no_value;
+  int fused = 1;
+  WindowAxis axis{3, 1, 1, 1, 1};
+  SUBCASE("channels in front, padded") {  // as torch's unfold is exported
+    const ValueId x = w.add_node(Pad{{0, 0, 1}, {0, 0, 1}, 0}, {w.input("x", {1, 4, 9})});
+    const ValueId windows = w.add_node(Gather{2}, {x, index(3, 9, 1, 1)});
+    rows = w.reshape(w.transpose(windows, {0, 3, 1, 2}), {1, 9, 12});
+  }
+  SUBCASE("channels behind, with stride and dilation, the taps outside") {
+    axis = {3, 2, 3, 0, 0};
+    const ValueId windows = w.add_node(Gather{0}, {w.input("x", {11, 4}), index(3, 3, 2, 3)});
+    rows = w.reshape(w.transpose(windows, {1, 0, 2}), {1, 3, 12});
+  }
+  SUBCASE("rows at no equal distances") {
+    fused = 0;
+    const ValueId places = w.graph.constant("i", Literal::of({3, 3}, std::vector<int64_t>{0, 1, 3, 1, 2, 4, 2, 3, 5}));
+    const ValueId windows = w.add_node(Gather{0}, {w.input("x", {11, 4}), places});
+    rows = w.reshape(w.transpose(windows, {1, 0, 2}), {1, 3, 12});
+  }
+  SUBCASE("padding that is no zero") {
+    const ValueId x = w.add_node(Pad{{0, 0, 1}, {0, 0, 1}, 5}, {w.input("x", {1, 4, 9})});
+    const ValueId windows = w.add_node(Gather{2}, {x, index(3, 9, 1, 1)});
+    rows = w.reshape(w.transpose(windows, {0, 3, 1, 2}), {1, 9, 12});
+    axis = {3, 1, 1, 0, 0};  // of the padded sequence
+  }
+  w.output(w.one(Step::f_relu, w.add(w.matmul(rows, w.weights({12, 5})), w.weights({5}))));
+  Optimised done(w, {});
+  CHECK(done.fused("conv") == fused);
+  CHECK(done.nodes<Gather>() == 1 - fused);
+  if (fused == 0) return;
+  const Conv& conv = done.attributes<Conv>();
+  REQUIRE(conv.axes.size() == 1);
+  CHECK(conv.axes[0].kernel == axis.kernel);
+  CHECK(conv.axes[0].stride == axis.stride);
+  CHECK(conv.axes[0].dilation == axis.dilation);
+  CHECK(conv.axes[0].before == axis.before);
+  CHECK(conv.axes[0].after == axis.after);
+  CHECK(conv.activation == heed::Activation::relu);
 }
 
 TEST_CASE("softmax, written out") {

@@ -5,6 +5,8 @@
 #include <memory>
 #include <optional>
 #include <protozero/pbf_writer.hpp>
+#include <random>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <variant>
@@ -192,6 +194,25 @@ inline Graph import_with(const std::string& bytes, const ConvertOptions& options
 }
 inline Graph import_bytes(const std::string& bytes, const std::vector<std::string>& dims = {}) {
   return import_with(bytes, ConvertOptions{dims, {}, {}, {}});
+}
+
+/// A few bytes changed or put in, at places among those given.
+inline std::string mutated(std::string bytes, std::span<const size_t> places, std::mt19937& random) {
+  for (uint32_t n = 1 + random() % 4; n-- > 0;) {
+    const size_t at = places[random() % places.size()];
+    switch (random() % 3) {
+      case 0:
+        bytes[at] = static_cast<char>(random());
+        break;
+      case 1:
+        bytes[at] = static_cast<char>(bytes[at] ^ 1 << random() % 8);
+        break;
+      default:
+        bytes.insert(at, 1, static_cast<char>(random()));
+        break;
+    }
+  }
+  return bytes;
 }
 
 /// The graph's outputs for the given inputs, by the converter's reference.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <random>
 
 #include "tests/tools/onnx_builder.h"
@@ -267,24 +268,9 @@ TEST_CASE("truncated and mutated files end in an error or well") {
   std::mt19937 random(1);
   for (const std::string& original : {small, sample()}) {
     for (size_t size = 0; size < original.size(); ++size) must_end_in_an_error_or_well(original.substr(0, size));
-    for (int trial = 0; trial < 5000; ++trial) {
-      std::string mutated = original;
-      for (uint32_t n = 1 + random() % 4; n-- > 0;) {
-        const size_t at = random() % mutated.size();
-        switch (random() % 3) {
-          case 0:
-            mutated[at] = static_cast<char>(random());
-            break;
-          case 1:
-            mutated[at] = static_cast<char>(mutated[at] ^ 1 << random() % 8);
-            break;
-          default:
-            mutated.insert(at, 1, static_cast<char>(random()));
-            break;
-        }
-      }
-      must_end_in_an_error_or_well(mutated);
-    }
+    std::vector<size_t> places(original.size());
+    std::iota(places.begin(), places.end(), size_t{0});
+    for (int trial = 0; trial < 5000; ++trial) must_end_in_an_error_or_well(mutated(original, places, random));
   }
 }
 

@@ -14,10 +14,19 @@ namespace {
 
 // Larger concepts before their parts: SiLU before sigmoid; attention behind the sums that may be its products.
 constexpr Fusion concepts[] = {
-    {"gelu", fuse_gelu},           {"gelu_tanh", fuse_gelu_tanh}, {"silu", fuse_silu},
-    {"softplus", fuse_softplus},   {"sigmoid", fuse_sigmoid},     {"relu", fuse_relu},
-    {"softmax", fuse_softmax},     {"gather", fuse_one_hot},      {"layer_norm", fuse_layer_norm},
-    {"rms_norm", fuse_rms_norm},   {"rope", fuse_rope},           {"weighted sum", fuse_weighted_sum},
+    {"gelu", fuse_gelu},
+    {"gelu_tanh", fuse_gelu_tanh},
+    {"silu", fuse_silu},
+    {"softplus", fuse_softplus},
+    {"sigmoid", fuse_sigmoid},
+    {"relu", fuse_relu},
+    {"softmax", fuse_softmax},
+    {"gather", fuse_one_hot},
+    {"conv", fuse_windows},
+    {"layer_norm", fuse_layer_norm},
+    {"rms_norm", fuse_rms_norm},
+    {"rope", fuse_rope},
+    {"weighted sum", fuse_weighted_sum},
     {"attention", fuse_attention},
 };
 // Last, so that no mask becomes a product's residual, and what was left of a concept is explained as it was written.
