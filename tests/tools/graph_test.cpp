@@ -115,6 +115,25 @@ TEST_CASE_FIXTURE(Fixture, "two names that meet are one dimension, everywhere") 
   CHECK(graph.value(graph.add_value(Expand{{other, batch, other}}, {a}, "late")).dims == Dims{tokens, batch, tokens});
 }
 
+TEST_CASE_FIXTURE(Fixture, "sizes that are the same up to some size bound their dimension") {
+  const Expression few = Expression::minimum(tokens, 100);
+  const ValueId a = input({batch, tokens}), b = input({batch, few});
+  const ValueId sum = graph.add_value(Map{Step::f_add}, {a, b}, "sum");
+  CHECK(graph.value(sum).dims == Dims{batch, tokens});
+  CHECK(graph.value(b).dims == Dims{batch, tokens});
+  CHECK(graph.dimensions.at("tokens").upper == 100);
+  CHECK(graph.constraints.empty());
+  REQUIRE(graph.notes.size() == 1);
+  CHECK(graph.notes[0].find("'tokens' is 100 at most") != std::string::npos);
+  // An expression from before is the same now.
+  graph.unify(few, tokens, "late");
+  CHECK(graph.notes.size() == 1);
+  // From some size on: a constraint, once.
+  const Expression many = Expression::maximum(tokens, 10);
+  for (int i = 0; i < 2; ++i) graph.unify(many, tokens, "here");
+  CHECK(graph.constraints.size() == 1);
+}
+
 TEST_CASE_FIXTURE(Fixture, "a dimension that meets a number or an expression takes its place, within its range") {
   const ValueId x = input({batch, tokens});
   graph.add(Map{Step::f_add}, {x, graph.constant("c", Literal::of({5}, std::vector<float>(5)))}, "sum");

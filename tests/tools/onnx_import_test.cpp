@@ -74,14 +74,15 @@ TEST_CASE("wrong --dim options are all named") {
   const std::string model = identity({"tokens", "heads", 3}).bytes();
   CHECK(problems_of(model, Fault::command_line,
                     {"tokns=1..8", "tokens=8..1", "tokens=a..b", "tokens", "heads=1..9999999999", "x:7=1", "x:2=4",
-                     "tokens=1", "tokens=2", "heads=-1..4"}) ==
+                     "tokens=1", "tokens=2", "heads=-1..4", "x=2"}) ==
         Problems{"--dim tokns=1..8: there is no dimension 'tokns'; this model has tokens, heads",
                  "--dim tokens=8..1: 8 is larger than 1",
                  "--dim tokens=a..b: 'a..b' is neither a number nor a range LO..HI",
                  "--dim tokens: write NAME=N, NAME=LO..HI or INPUT:AXIS=LO..HI",
                  "--dim heads=1..9999999999: sizes are from 0 to 2147483647", "--dim x:7=1: input 'x' has axes 0 to 2",
                  "--dim x:2=4: this axis is 3, no dimension of its own", "--dim tokens=2: 'tokens' is given twice",
-                 "--dim heads=-1..4: sizes are from 0 to 2147483647"});
+                 "--dim heads=-1..4: sizes are from 0 to 2147483647",
+                 "--dim x=2: 'x' is an input: write x:AXIS=N or x:AXIS=LO..HI"});
   CHECK(problems_of(identity({2}).bytes(), Fault::command_line, {"n=1"}) ==
         Problems{"--dim n=1: all sizes of this model are fixed"});
   CHECK(problems_of(identity({"past - 2"}).bytes(), Fault::command_line, {"past=0..8"}) ==

@@ -298,7 +298,8 @@ TEST_CASE("split, concat, pad") {
   check({"Pad", {x, integers({2, 3})}, {{"mode", "reflect"}}, {1}}, {10}, {2, 1, 0, 1, 2, 3, 4, 3, 2, 1});
   check({"Pad", {m, integers({0, 1, 1, 0})}, {{"mode", "reflect"}}, {1}}, {3, 3}, {2, 1, 2, 4, 3, 4, 2, 1, 2});
   check({"Pad", {m, integers({0, 2, 1, 0})}, {{"mode", "edge"}}, {1}}, {3, 4}, {1, 1, 1, 2, 3, 3, 3, 4, 3, 3, 3, 4});
-  CHECK(refusal({"Pad", {x, integers({5, 0})}, {{"mode", "reflect"}}, {1}}) == "node 'Pad_0' (Pad): a size of -1");
+  CHECK(refusal({"Pad", {x, integers({5, 0})}, {{"mode", "reflect"}}, {1}}) ==
+        "node 'Pad_0' (Pad): mode 'reflect' with the padding 5 of an axis of size 5: at most 4");
   CHECK(refusal({"Pad", {x, integers({-1, 0})}, {{"mode", "edge"}}, {1}}) ==
         "node 'Pad_0' (Pad): mode 'edge' with the negative padding -1");
   CHECK(refusal({"Pad", {x, integers({1, 1})}, {{"mode", "wrap"}}, {1}}) ==
@@ -318,6 +319,8 @@ TEST_CASE("indexing and positions") {
   const In table = floats({0, 1, 2, 3, 4, 5}, {3, 2});
   check({"Gather", {table, integers({2, -3}, {1, 2})}}, {1, 2, 2}, {4, 5, 0, 1});
   check({"Gather", {table, integers({-1}, {})}, {{"axis", int64_t{1}}}, {1}}, {3}, {1, 3, 5});
+  CHECK(refusal({"Gather", {table, integers({0, -4}, {2})}, {}, {1}}) ==
+        "node 'Gather_0' (Gather): index -4 of an axis of size 3");
   CHECK(refusal({"Gather", {table, integers({3}, {})}, {}, {1}}) ==
         "node 'Gather_0' (Gather): index 3 of an axis of size 3");
   check({"OneHot", {integers({1, -1}), integers({3}, {}), floats({0, 5})}, {}, {1}}, {2, 3}, {0, 5, 0, 0, 0, 5});

@@ -252,6 +252,7 @@ TEST_CASE("--state that does not fit says what would") {
   check(accumulator(), "*=h_out", "--state *=h_out: the two sides have different numbers of *");
   check(accumulator(), "g=h_out", "--state g=h_out: there is no input 'g'; this model has x, h_in");
   check(accumulator(), "h_in=g", "--state h_in=g: there is no output 'g'; this model has y, h_out");
+  check(accumulator(), "*=*s", "--state *=*s: there is no output 'xs' (nor 1 more); this model has y, h_out");
   OnnxBuilder b;
   b.input("x", DataType::f32, {2, 3}).input("h", DataType::f32, {4}).input("i", DataType::i32, {2, 3});
   b.input("past_a", DataType::f32, {1, "n"}).input("past_b", DataType::f32, {1, 5});
@@ -262,7 +263,7 @@ TEST_CASE("--state that does not fit says what would") {
   b.node("Concat", {"past_b", "one"}, {"grown_b"}, {{"axis", int64_t{1}}});
   b.node("Concat", {"past_a", "past_a"}, {"twice"}, {{"axis", int64_t{1}}});
   const std::vector<std::string> dims = {"n=1..8"};
-  check(b.bytes(), "i=y", "--state i=y: 'i' and 'y' differ in type", dims);
+  check(b.bytes(), "i=y", "--state i=y: 'i' is int32, 'y' is float32", dims);
   check(b.bytes(), "x=z", "--state x=z: the input's shape is [2, 3], the output's [8]", dims);
   check(
       b.bytes(), "h=z",

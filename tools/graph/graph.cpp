@@ -299,7 +299,10 @@ std::map<std::string, Expression> Graph::replaced() const {
 void Graph::substitute(const std::string& name, const Expression& value) {
   substitutions_.emplace_back(name, value);
   dimensions.erase(name);
-  const auto renew = [&](Expression& e) { e = e.substitute(name, value); };
+  renew([&](Expression& e) { e = e.substitute(name, value); });
+}
+
+void Graph::renew(const std::function<void(Expression&)>& renew) {
   for (Value& each : values_) {
     std::for_each(each.dims.begin(), each.dims.end(), renew);
     if (!each.symbols || each.constant) continue;
@@ -322,14 +325,39 @@ void Graph::substitute(const std::string& name, const Expression& value) {
   constraints = std::move(kept);
 }
 
+bool Graph::bound(const Expression& a, const Expression& b, const std::string& where) {
+  std::vector<std::string> names;
+  a.collect(names);
+  b.collect(names);
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  if (names.size() != 1 || (position && position->name == names[0])) return false;
+  Dimension& dimension = dimensions.at(names[0]);
+  const auto same_up_to = [&](int64_t upper) {
+    const std::map<std::string, Dimension> bounded{{names[0], {names[0], dimension.lower, upper}}};
+    return a.simplify(bounded) == b.simplify(bounded);
+  };
+  int64_t holds = dimension.lower + 1, fails = dimension.upper;
+  if (holds >= fails || !same_up_to(holds)) return false;
+  while (fails - holds > 1) {
+    const int64_t middle = holds + (fails - holds) / 2;
+    (same_up_to(middle) ? holds : fails) = middle;
+  }
+  dimension.upper = holds;
+  notes.push_back(fmt::format("{}: '{}' is {} at most", where, names[0], holds));
+  renew([&](Expression& e) { e = e.simplify(dimensions); });
+  return true;
+}
+
 void Graph::unify(const Expression& first, const Expression& second, const std::string& where) {
   const Expression a = current(first), b = current(second);
-  if (a == b) return;
+  if (a == b || a.simplify(dimensions) == b.simplify(dimensions)) return;
   const auto disagree = [&] {
     return Error(Fault::model, fmt::format("{}: the sizes {} and {} differ", where, a.text(), b.text()));
   };
   const auto possible = (a - b).range(dimensions);
   if (possible.lower > 0 || possible.upper < 0) throw disagree();
+  if (bound(a, b, where)) return;
   const Expression shared = Expression::common_divisor(a, b);
   if (!shared.is_constant(1) && shared.range(dimensions).lower > 0)
     return unify(Expression::divide(a, shared), Expression::divide(b, shared), where);
@@ -352,6 +380,10 @@ void Graph::unify(const Expression& first, const Expression& second, const std::
   const bool take_b = named_b && !depends(a, *named_b) && !stays(*named_b);
   const bool take_a = !take_b && named_a && !depends(b, *named_a) && !stays(*named_a);
   if (!take_a && !take_b) {
+    const auto is_known = [&](const Constraint& c) {
+      return c.relation == Constraint::Relation::equal && c.left == a && c.right == b;
+    };
+    if (std::any_of(constraints.begin(), constraints.end(), is_known)) return;
     constraints.push_back({Constraint::Relation::equal, a, b});
     notes.push_back(fmt::format("{}: {} and {} must be equal", where, a.text(), b.text()));
     return;

@@ -256,8 +256,9 @@ class Graph {
   /// Readers of a value, in the graph's order; an output of the graph counts as a reader -1.
   std::vector<NodeId> readers(ValueId id) const;
 
-  /// Two sizes made one: equal as expressions, or one is a dimension and takes the other's place everywhere (reported),
-  /// or a constraint is noted. Throws Error where they are different constants.
+  /// Two sizes made one: equal as expressions, or up to some size, which then bounds their dimension (reported), or one
+  /// is a dimension and takes the other's place everywhere (reported), or a constraint is noted. Throws Error where
+  /// they are different constants.
   void unify(const Expression& a, const Expression& b, const std::string& where);
   /// An expression from before some unify(), with the dimensions that still exist.
   Expression current(Expression expression) const;
@@ -270,6 +271,10 @@ class Graph {
  private:
   ValueId append(Value value);
   void substitute(const std::string& name, const Expression& value);
+  /// True where "tokens" and "min(512, tokens)" are the same up to some size.
+  bool bound(const Expression& a, const Expression& b, const std::string& where);
+  /// Every expression of the graph anew.
+  void renew(const std::function<void(Expression&)>& renew);
   std::optional<ValueId> simplified(const Node& node, const std::vector<Inferred>& outputs);
   std::optional<ValueId> from_symbols(const Node& node, const Inferred& output, const std::vector<Expression>& symbols);
 

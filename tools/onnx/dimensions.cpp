@@ -174,6 +174,9 @@ class Binder {
     }
     const std::string name = as_name(target);
     if (known_.count(name)) return name;
+    for (const onnx::ValueInfo* input : inputs_)
+      if (input->name == target)
+        throw wrong("--dim {}: '{}' is an input: write {}:AXIS=N or {}:AXIS=LO..HI", text, target, target, target);
     if (names_.empty()) throw wrong("--dim {}: all sizes of this model are fixed", text);
     throw wrong("--dim {}: there is no dimension '{}'; this model has {}", text, target, fmt::join(names_, ", "));
   }

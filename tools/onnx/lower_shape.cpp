@@ -296,7 +296,11 @@ ValueId extend(Lowering& l, ValueId x, int axis, const std::string& mode, const 
       repeated[at(axis)] = count;
       return l.expand(part(edge, 1, 1), repeated);
     }
-    l.expect_size(size - 1 - count);  // no element is mirrored twice
+    // No element is mirrored twice.
+    if (l.range(size - 1 - count).upper < 0)
+      refuse("mode 'reflect' with the padding {} of an axis of size {}: at most {}", count.text(), size.text(),
+             (size - 1).text());
+    l.expect_size(size - 1 - count);
     return part(mirrored, -1, count);
   };
   std::vector<ValueId> parts{x};
@@ -394,11 +398,13 @@ void gather(Lowering& l) {
   const ValueId index = l.value(1);
   if (l.type(index) != Type::i32) refuse("the index is of type {}", heed::name(l.type(index)));
   const Value& known = l.graph.value(index);
+  Dims dims = l.dims(table.id);
+  const auto size = dims[at(axis)].constant();
+  if (known.constant && size)
+    for (const int64_t row : known.constant->integers())
+      if (row < -*size || row >= *size) refuse("index {} of an axis of size {}", row, *size);
   if (known.constant && known.dims.empty()) {  // one row: a view
-    Dims dims = l.dims(table.id);
     const int64_t row = known.constant->integers()[0];
-    const auto size = dims[at(axis)].constant();
-    if (size && (row < -*size || row >= *size)) refuse("index {} of an axis of size {}", row, *size);
     const ValueId slice = l.slice(table.id, axis, row < 0 ? dims[at(axis)] + row : row, 1);
     dims.erase(dims.begin() + axis);
     l.result(0, l.reshape(slice, dims), table.type);

@@ -130,16 +130,20 @@ class Pairing {
     if (std::count(in.begin(), in.end(), '*') != std::count(out.begin(), out.end(), '*'))
       return wrong("the two sides have different numbers of *");
     bool any = false;
+    std::vector<std::string> absent;
     for (const onnx::ValueInfo& input : inputs_) {
       const auto stars = match(in, input.name);
       if (!stars) continue;
       any = true;
       const std::string output = fill(out, *stars);
       if (find(outputs_, output) == nullptr)
-        wrong(fmt::format("there is no output '{}'; this model has {}", output, names(outputs_)));
+        absent.push_back(output);
       else if (!add(input, output, option))
         wrong(fmt::format("'{}' or '{}' is in another pair already", input.name, output));
     }
+    if (!absent.empty())
+      wrong(fmt::format("there is no output '{}'{}; this model has {}", absent[0],
+                        absent.size() > 1 ? fmt::format(" (nor {} more)", absent.size() - 1) : "", names(outputs_)));
     if (!any) wrong(fmt::format("there is no input '{}'; this model has {}", in, names(inputs_)));
   }
 
@@ -235,7 +239,11 @@ class Declaration {
     const Value& in = graph_.value(graph_.inputs[static_cast<size_t>(state.input)].value);
     const Value& out = graph_.value(graph_.outputs[static_cast<size_t>(state.output)].value);
     const std::string shapes = fmt::format("the input's shape is {}, the output's {}", text(in.dims), text(out.dims));
-    if (in.type != out.type) return fmt::format("'{}' and '{}' differ in type", pair.input, pair.output);
+    if (in.type != out.type) {
+      const auto type = [](const Border& border) { return onnx::name(static_cast<onnx::DataType>(border.type)); };
+      return fmt::format("'{}' is {}, '{}' is {}", pair.input, type(graph_.inputs[static_cast<size_t>(state.input)]),
+                         pair.output, type(graph_.outputs[static_cast<size_t>(state.output)]));
+    }
     if (in.dims.size() != out.dims.size()) return shapes;
     for (size_t axis = 0; axis < in.dims.size(); ++axis) {
       if (in.dims[axis] == out.dims[axis]) continue;
