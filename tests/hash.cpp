@@ -1,7 +1,7 @@
 // The hash of what a model gives for inputs that repeat (five runs where it has a state): what tests/same_bits.sh
 // compares between targets that the program heed is not built for.
 //
-//     heed_hash MODEL.heed... [ISA]
+//     heed_hash MODEL.heed... [--isa ISA]
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -88,8 +88,12 @@ int hash_all(int count, char** paths, heed::Isa isa) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[argc - 1]).ends_with(".heed"))
-    return hash_all(argc - 1, argv + 1, heed::best_isa());
-  if (argc > 2) return hash_all(argc - 2, argv + 1, isa_named(argv[argc - 1]));
-  return std::fprintf(stderr, "usage: heed_hash MODEL.heed... [ISA]\n"), 2;
+  int count = argc - 1;
+  heed::Isa isa = heed::best_isa();
+  if (count > 2 && argv[argc - 2] == std::string_view("--isa")) {
+    isa = isa_named(argv[argc - 1]);
+    count -= 2;
+  }
+  if (count < 1) return std::fprintf(stderr, "usage: heed_hash MODEL.heed... [--isa ISA]\n"), 2;
+  return hash_all(count, argv + 1, isa);
 }

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# One file, every target, the same bits: runs the stock example and real models on the same .heed files on this machine with
-# every instruction set, in C and C++, compiled by g++ and clang, and under qemu for aarch64 and armv7, and compares the hashes of
-# the outputs.
+# One file, every target, the same bits: runs the examples and real models on the same .heed files on this machine with every
+# instruction set, in C and C++, compiled by g++ and clang, and under qemu for aarch64 and armv7, and compares the hashes.
 # Wants the presets release, clang, aarch64 and armv7 built; what is missing is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-prices=examples/stock_forecast/sp500.csv
+prices=$PWD/examples/stock_forecast/sp500.csv
 passed=0 failed=0 skipped=0
 
 hash_of() { sed -n 's/^hash: //p'; }
@@ -19,58 +18,50 @@ same() {  # WHAT HASH
   fi
 }
 
-# What every target gives for PROGRAM ARGUMENT..., an instruction set being its last argument; portable gives the hash expected.
-everywhere() {  # NAME ISAS_UNDER_QEMU PROGRAM ARGUMENT...
-  local name=$1 emulated=$2 program=$3 isa
-  shift 3
-  expected=$(build/$program "$@" portable | hash_of)
+# ISAS_UNDER_QEMU PROGRAM FILE...: every file is an argument of the program.
+compare() {
+  local emulated=$1 program=$2 name=$2 files=() isa
+  shift 2
+  for file in "$@"; do files+=(-f "$file"); done
+  [ "$program" != forecast ] || name=$(basename "$1" .heed)
+  expected=$("build/$program" "$@" --isa portable 2>&1 | hash_of)
   echo "$name: $expected"
   [ ${#expected} -ge 64 ] || { echo "no hash from build/$program" >&2; exit 1; }
   for isa in avx2 avx512; do
-    if build/$program "$@" $isa >build/same_bits.log 2>&1; then
+    if "build/$program" "$@" --isa $isa >build/same_bits.log 2>&1; then
       same "$name, $isa" "$(hash_of <build/same_bits.log)"
     elif grep -q "instruction set unavailable" build/same_bits.log; then
-      absent "$name" $isa $program "$@"
+      if [ $isa = avx512 ] && output=$(tests/emulate/avx512.sh "${files[@]}" "build/$program" "$@" --isa avx512 2>&1); then
+        same "$name, $isa emulated" "$(hash_of <<<"$output")"
+      else
+        skipped=$((skipped + 1))
+        echo "skipped: $name, $isa: neither this processor nor an emulator runs it" >&2
+      fi
     else
       same "$name, $isa" "$(tail -n 1 build/same_bits.log)"
     fi
   done
-  same "$name, clang" "$(build/clang/$program "$@" | hash_of)"
+  same "$name, clang" "$("build/clang/$program" "$@" 2>&1 | hash_of)"
+  same "$name, clang, portable" "$("build/clang/$program" "$@" --isa portable 2>&1 | hash_of)"
   for isa in $emulated; do
-    same "$name, aarch64, $isa" "$(qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/$program "$@" $isa | hash_of)"
-    same "$name, armv7, $isa" "$(qemu-arm -cpu max -L /usr/arm-linux-gnueabihf build/armv7/$program "$@" $isa | hash_of)"
+    same "$name, aarch64, $isa" "$(qemu-aarch64 -L /usr/aarch64-linux-gnu "build/aarch64/$program" "$@" --isa $isa 2>&1 | hash_of)"
+    same "$name, armv7, $isa" "$(qemu-arm -cpu max -L /usr/arm-linux-gnueabihf "build/armv7/$program" "$@" --isa $isa 2>&1 | hash_of)"
   done
-}
-
-# An instruction set that this processor lacks is emulated, or skipped.
-absent() {  # NAME ISA PROGRAM ARGUMENT...
-  local name=$1 isa=$2 program=$3 files=() arguments=() argument output
-  shift 3
-  for argument; do
-    [ -f "$argument" ] && files+=(-f "$argument") && argument=$PWD/$argument
-    arguments+=("$argument")
-  done
-  if [ $isa = avx512 ] && output=$(tests/emulate/avx512.sh "${files[@]}" build/$program "${arguments[@]}" $isa); then
-    same "$name, $isa emulated" "$(hash_of <<<"$output")"
-  else
-    skipped=$((skipped + 1))
-    echo "skipped: $name, $isa: neither this processor nor an emulator runs it" >&2
-  fi
 }
 
 for model in lstm_attention transformer; do
-  file=build/$model.heed
-  everywhere $model "portable neon" forecast $file $prices /dev/null
-  same "$model, C" "$(build/forecast_c $file $prices | hash_of)"
-  same "$model, clang, portable" "$(build/clang/forecast $file $prices /dev/null portable | hash_of)"
+  compare "portable neon" forecast "$PWD/build/$model.heed" "$prices"
+  same "$model, C" "$(build/forecast_c "build/$model.heed" "$prices" | hash_of)"
 done
+compare "portable neon" voice_activity "$PWD/build/voice_activity.heed" "$PWD/examples/voice_activity/speech_test.wav"
+compare "portable neon" tiny_story "$PWD/build/tiny_story.heed" "$PWD/examples/tiny_story/tok512.bin"
 
 # Real models, where they are at hand, all in one call; portable takes minutes under qemu, and the models above stand for it.
 real=()
 convert() {  # NAME ONNX OPTION...
   mkdir -p build/same_bits
   build/heed convert "../shared/models/$2" -o build/same_bits/$1.heed "${@:3}" >/dev/null
-  real+=(build/same_bits/$1.heed)
+  real+=("$PWD/build/same_bits/$1.heed")
 }
 if [ -d ../shared/models ]; then
   convert silero_lstm silero/vad_lstm_16k.onnx --dim sequence=576 --set sr=16000
@@ -84,7 +75,7 @@ if [ -d ../shared/models ]; then
   convert sasrec sasrec/sasrec.onnx --dim length=1..50
   convert prefill stories260k/stories260k_prefill.onnx --dim tokens=1..33
   convert step stories260k/stories260k_step.onnx --dim past=0..511
-  everywhere "real models" neon heed_hash "${real[@]}"
+  compare neon heed_hash "${real[@]}"
 else
   echo "skipped: real models: ../shared/models is not here" >&2
 fi

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <optional>
 
 #include "heed/session.h"
 #include "tools/onnx/import.h"
@@ -64,20 +65,19 @@ void load(const std::vector<std::byte>& bytes, Report& report) {
   }
 }
 
-}  // namespace
-
-Converted convert(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
+/// The stages up to the file. What they held, the constants above all, is gone before load() copies the file.
+std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertOptions& options,
+                               const Progress& progress, Report& report) {
   const auto tell = [&](const char* stage, double share) {
     if (progress) progress(stage, share);
   };
-  Converted result;
-  Report& report = result.report;
-
   tell("read", 0);
-  const onnx::Model model = onnx::read(path);
-  report.onnx_operators = count_operators(model);
+  std::optional<onnx::Model> model = onnx::read(path);
+  report.onnx_operators = count_operators(*model);
   tell("import", 0);
-  Graph graph = import(model, options, report.notes);
+  Graph graph = import(*model, options, report.notes);
+  model->file->forget();  // most constants were copied: few lie at the address that their type wants
+  model.reset();
   optimise(graph, report, progress);
   for (const std::string& note : graph.notes)
     if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
@@ -86,7 +86,7 @@ Converted convert(const std::filesystem::path& path, const ConvertOptions& optio
   tell("make programs", 0);
   make_programs(graph);
   tell("lower", 0);
-  const Lowered lowered = lower(std::move(graph));
+  const Lowered lowered = lower(std::move(graph));  // unmaps the model
   for (const Lowered::State& state : lowered.states)
     if (state.copied) report.notes.push_back(fmt::format("state '{}' is copied at the end of a run", state.name));
   tell("plan memory", 0);
@@ -94,9 +94,16 @@ Converted convert(const std::filesystem::path& path, const ConvertOptions& optio
   tell("write", 0);
   std::map<std::string, int> fusions;
   for (const Report::Fused& fused : report.fused) ++fusions[fused.concept_name];
-  result.bytes = write(lowered, memory, fusions);
-  tell("verify", 0);
-  load(result.bytes, report);
+  return write(lowered, memory, fusions);
+}
+
+}  // namespace
+
+Converted convert(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
+  Converted result;
+  result.bytes = compile(path, options, progress, result.report);
+  if (progress) progress("verify", 0);
+  load(result.bytes, result.report);
   return result;
 }
 

@@ -11,6 +11,13 @@ static void require(heed_status status, const char* where) {
   fail(text, where);
 }
 
+/* The elements of an input or output, which may be another model's. */
+static float* expect(heed_view view, size_t count, const char* name) {
+  if (view.data == NULL || view.type != HEED_F32 || view.count != count)
+    fail("the model has none of this type and size", name);
+  return view.data;
+}
+
 int main(int argc, char** argv) {
   if (argc < 3) return fprintf(stderr, "usage: forecast_c MODEL.heed PRICES.csv [FORECASTS.csv]\n"), 2;
   static struct prices prices;
@@ -31,11 +38,11 @@ int main(int argc, char** argv) {
     const int left = prices.count - day, batch = left < largest_batch ? left : largest_batch;
     const heed_setting setting = {"batch", batch};
     require(heed_session_resize(&session, &setting, 1), argv[1]);
-    float* window = heed_session_input(&session, "window").data; /* [batch, days] */
+    float* window = expect(heed_session_input(&session, "window"), batch * days, "window"); /* [batch, days] */
     for (int i = 0; i < batch; ++i) memcpy(window + i * days, prices.close + day + i - days, days * sizeof(float));
     require(heed_session_run(&session), argv[1]);
-    const heed_view forecast = heed_session_output(&session, "forecast"); /* [batch, 1] */
-    memcpy(prices.forecast + day, forecast.data, forecast.count * sizeof(float));
+    const float* forecast = expect(heed_session_output(&session, "forecast"), batch, "forecast"); /* [batch, 1] */
+    memcpy(prices.forecast + day, forecast, batch * sizeof(float));
   }
 
   print_forecasts(&prices);
@@ -43,5 +50,6 @@ int main(int argc, char** argv) {
   char hash[65];
   heed_sha256(prices.forecast + first, (size_t)(prices.count - first) * sizeof(float), hash);
   printf("arena: %zu bytes\nhash: %s\n", arena_bytes, hash);
+  close_written(stdout, "standard output");
   return 0;
 }

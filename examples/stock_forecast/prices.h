@@ -1,10 +1,12 @@
-/* What the stock example needs besides heed, for C and C++: files, prices, and the forecasts to beat. */
+/* What the stock example needs besides heed, for C and C++: prices, and the forecasts to beat. */
 #ifndef PRICES_H
 #define PRICES_H
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "examples/common/files.h"
 
 enum { days = 5, largest_batch = 64, most_prices = 16384 };
 
@@ -14,31 +16,6 @@ struct prices {
   float close[most_prices];
   float forecast[most_prices]; /* for the day of the same index */
 };
-
-static void fail(const char* what, const char* where) {
-  fprintf(stderr, "forecast: %s: %s\n", where, what);
-  exit(1);
-}
-
-/* heed wants a model's bytes and its arena at a multiple of 64. */
-static void* allocate_aligned(size_t size) {
-  void* bytes = aligned_alloc(64, (size + 63) / 64 * 64);
-  if (bytes == NULL) fail("no memory", "arena");
-  return bytes;
-}
-
-static void* read_whole(const char* path, size_t* size) {
-  FILE* file = fopen(path, "rb");
-  if (file == NULL) fail("cannot be opened", path);
-  if (fgetc(file) == EOF) fail("is empty, or no file", path); /* a directory can be opened, not read */
-  fseek(file, 0, SEEK_END);
-  *size = (size_t)ftell(file);
-  rewind(file);
-  void* bytes = allocate_aligned(*size);
-  if (fread(bytes, 1, *size, file) != *size) fail("cannot be read", path);
-  fclose(file);
-  return bytes;
-}
 
 /* Lines "date,close" after a header. */
 static void read_prices(const char* path, struct prices* prices) {
@@ -106,8 +83,7 @@ static void write_forecasts(const char* path, const struct prices* prices) {
   fprintf(file, "date,close,forecast\n");
   for (int i = first_test_day(prices); i < prices->count; ++i)
     fprintf(file, "%s,%.2f,%.4f\n", prices->date[i], prices->close[i], prices->forecast[i]);
-  const int failed = ferror(file);
-  if (fclose(file) != 0 || failed) fail("cannot be written", path);
+  close_written(file, path);
 }
 
 #endif

@@ -158,12 +158,14 @@ class Softmax {
     });
     // A NaN may be lost in the maximum, but not in the sum, and it is all of the row's result in any case.
     const F top = splat(max.fold([](F a, F b) HEED_INLINE_LAMBDA { return max_fast(a, b); }));
+    // Where padding alone hides keys, the values' product passes over them by itself.
+    const bool marks = args_.keep != nullptr || args_.params.causal || args_.params.window;
     Lanes16 sum = Lanes16::zero();
     for_each_vector([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
       F e = exp_nonpositive(load(scores_ + j) - top), term = e;
       if (keep_ != nullptr) {
-        term = select(kept(j), term, zero());
-        e = select(kept(j), e, splat(masked));
+        e = term = e & as_f(load(keep_ + j));
+        if (marks) e = select(kept(j), e, splat(masked));
       }
       if constexpr (!all) {
         term = select(seen, term, zero());
@@ -227,7 +229,8 @@ void tap(const Block& block, int row) {
   const AttentionArgs& args = block.args;
   float* p = block.scores(row);
   for (int j = 0; j < args.tk; ++j) {
-    const bool seen = j >= block.first && j < block.last && !(p[j] < 0.0f);
+    const bool seen =
+        j >= block.first && j < block.last && !(p[j] < 0.0f) && (args.padding == nullptr || args.padding[j] != 0);
     p[j] = seen ? p[j] * block.inverses[row - block.first_row] : 0.0f;
   }
   args.tap->row(args.tap->context, args.batch, args.head, row, p, args.tk);

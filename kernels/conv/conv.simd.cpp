@@ -46,7 +46,7 @@ struct Product {
   Taps taps;
   const float* panels;
   Epilogue epilogue;
-  int32_t depth, height;
+  int32_t depth, height, positions;
   // The taps along the width are `runs` runs of `run` terms each.
   int32_t runs;
   ptrdiff_t run_length, run_step, k;
@@ -54,39 +54,57 @@ struct Product {
   template <int rows, int vectors>
   HEED_INLINE void run(int row, int column) const {
     const float* w = panels + column / 16 * k * 16 + column % 16;
-    Tile<rows, vectors> tile;
+    using Rows = Tile<rows, vectors>;
+    Rows tile;
+    typename Rows::Next next(w, k, row, positions);
     const float* x_d = taps.x + row * taps.position;
     for (int32_t d = 0; d < depth; ++d, x_d += taps.d) {
       const float* x_h = x_d;
       for (int32_t h = 0; h < height; ++h, x_h += taps.h) {
         const float* x = x_h;
         for (int32_t i = 0; i < runs; ++i, x += taps.w, w += run_length * 16)
-          tile.add(x, taps.position, run_step, w, 16, k * 16, run_length);
+          tile.add(x, taps.position, run_step, w, 16, k * 16, run_length, AllTerms{}, next);
       }
     }
     epilogue.store(tile, row, column);
   }
 };
 
-void product(const ConvArgs& args, const Taps& taps, int32_t first, int32_t last) {
+void product(const ConvArgs& args, Taps taps, int32_t first, int32_t last) {
   const Window& window = args.params.window;
   const int32_t groups = args.params.groups, inputs = args.channels / groups, outputs = args.outputs / groups;
   const int32_t width = window.kernel[2];
-  Product job{taps, args.w, epilogue_of(args, first), window.kernel[0], window.kernel[1], width, inputs, 1, 0};
-  job.k = ptrdiff_t{window.kernel[0]} * window.kernel[1] * width * inputs;
+  Product job{};
+  job.depth = window.kernel[0];
+  job.height = window.kernel[1];
+  job.runs = width;
+  job.run_length = inputs;
+  job.run_step = 1;
+  job.k = ptrdiff_t{job.depth} * job.height * width * inputs;
   if (inputs == 1 || taps.w == inputs) {  // one run, of single elements or without gaps
     job.runs = 1;
     job.run_length = ptrdiff_t{width} * inputs;
     job.run_step = inputs == 1 ? taps.w : 1;
   }
-  job.epilogue.n = outputs;
-  for (int32_t group = 0; group < groups; ++group) {
-    Tiling<Product>::run(job, 0, last - first, 0, outputs);
-    job.taps.x += inputs;
-    job.panels += ptrdiff_t{(outputs + 15) / 16} * 16 * job.k;
-    job.epilogue.y += outputs;
-    if (job.epilogue.bias != nullptr) job.epilogue.bias += outputs;
-    if (job.epilogue.residual != nullptr) job.epilogue.residual += outputs;
+  // Positions whose elements stay in the second cache level while all weights pass by, as matmul's rows.
+  constexpr int64_t cached = 1 << 15, least = 4 * max_rows;
+  const int64_t each = int64_t{job.depth} * job.height * (taps.position < job.k ? taps.position : job.k);
+  const int32_t block = even_block(last - first, static_cast<int>(each > cached / least ? least : cached / (each + 1)));
+  for (; first < last; first += block, taps.x += block * taps.position) {
+    const int32_t positions = last - first < block ? last - first : block;
+    job.taps = taps;
+    job.panels = args.w;
+    job.epilogue = epilogue_of(args, first);
+    job.epilogue.n = outputs;
+    job.positions = positions;
+    for (int32_t group = 0; group < groups; ++group) {
+      Tiling<Product>::run(job, 0, positions, 0, outputs);
+      job.taps.x += inputs;
+      job.panels += ptrdiff_t{(outputs + 15) / 16} * 16 * job.k;
+      job.epilogue.y += outputs;
+      if (job.epilogue.bias != nullptr) job.epilogue.bias += outputs;
+      if (job.epilogue.residual != nullptr) job.epilogue.residual += outputs;
+    }
   }
 }
 

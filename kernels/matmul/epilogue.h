@@ -22,12 +22,13 @@ struct Epilogue {
   HEED_INLINE void store(const Tile<rows, vectors>& tile, int row, int column) const;
 };
 
-/// y = activation(x + residual) for a block of outputs; x [rows][x_row] holds sums and biases, and may be y itself.
+/// y = activation(x + residual) for a block of outputs; x [rows][x_row] holds sums and biases, and may be y itself,
+/// with the residual already added: null here.
 template <Activation activation>
-void finish(const Epilogue& to, const float* x, ptrdiff_t x_row, int row, int rows, int column, int columns) {
-  for (int r = row; r < row + rows; ++r, x += x_row) {
-    const float* residual = to.residual == nullptr ? nullptr : to.residual + r * to.residual_row + column;
-    float* y = to.y + r * to.y_row + column;
+void finish(const Epilogue& to, const float* x, ptrdiff_t x_row, const float* residual, int row, int rows, int column,
+            int columns) {
+  float* y = to.y + row * to.y_row + column;
+  for (; rows > 0; --rows, x += x_row, y += to.y_row) {
     int i = 0;
     for (; i + W <= columns; i += W) {
       F v = load(x + i);
@@ -39,10 +40,11 @@ void finish(const Epilogue& to, const float* x, ptrdiff_t x_row, int row, int ro
       if (residual != nullptr) v = v + load_first(residual + i, left);
       store_first(y + i, activate<activation>(v), left);
     }
+    if (residual != nullptr) residual += to.residual_row;
   }
 }
 
-using Finish = void (*)(const Epilogue&, const float*, ptrdiff_t, int, int, int, int);
+using Finish = void (*)(const Epilogue&, const float*, ptrdiff_t, const float*, int, int, int, int);
 constexpr Finish finish_of[activation_count] = {
     finish<Activation::none>, finish<Activation::relu>,    finish<Activation::gelu>, finish<Activation::gelu_tanh>,
     finish<Activation::silu>, finish<Activation::sigmoid>, finish<Activation::tanh>};
@@ -50,20 +52,23 @@ constexpr Finish finish_of[activation_count] = {
 template <int rows, int vectors>
 HEED_INLINE void Epilogue::store(const Tile<rows, vectors>& tile, int row, int column) const {
   const int left = n - column, columns = left < vectors * W ? left : vectors * W;
-  // Nearly always straight to y; an epilogue in each tile would be much code, so what is more follows in a pass over
-  // L1.
-  const bool straight = columns == vectors * W && residual == nullptr;
+  // Nearly always straight to y; an activation in each tile would be much code, so it follows in a pass over L1.
+  const bool straight = columns == vectors * W;
   alignas(64) float sums[rows * vectors * W];
   float* to = straight ? y + row * y_row + column : sums;
   const ptrdiff_t to_row = straight ? y_row : vectors * W;
+  const float* added = residual == nullptr ? nullptr : residual + row * residual_row + column;
   unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
     F b = splat(-0.0f);  // which changes nothing
     if (bias != nullptr) b = load_first(bias + column + v * W, left - v * W);
-    unroll<rows>([&](auto r)
-                     HEED_INLINE_LAMBDA { HEED_ISA::store(to + r * to_row + v * W, tile.sum[r * vectors + v] + b); });
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      F sum = tile.sum[r * vectors + v] + b;
+      if (straight && added != nullptr) sum = sum + load(added + r * residual_row + v * W);
+      HEED_ISA::store(to + r * to_row + v * W, sum);
+    });
   });
   if (straight && activation == Activation::none) return;
-  finish_of[static_cast<int>(activation)](*this, to, to_row, row, rows, column, columns);
+  finish_of[static_cast<int>(activation)](*this, to, to_row, straight ? nullptr : added, row, rows, column, columns);
 }
 
 }  // namespace

@@ -7,15 +7,17 @@ namespace {
 
 struct Product {
   const MatmulArgs& args;
-  const float* panels;  // [..][K][16], from column `first` on
-  int first;
+  const float* panels;  // [..][K][16], from column `first_column` on
+  int first_column, first_row, rows_in_all;
 
   template <int rows, int vectors>
   HEED_INLINE void run(int row, int column) const {
     const ptrdiff_t k = args.k;
-    Tile<rows, vectors> tile;
-    tile.add(args.a + row * args.a_row, args.a_row, args.a_k, panels + (column - first) / 16 * k * 16 + column % 16, 16,
-             k * 16, k);
+    const float* w = panels + (column - first_column) / 16 * k * 16 + column % 16;
+    using Rows = Tile<rows, vectors>;
+    Rows tile;
+    tile.add(args.a + row * args.a_row, args.a_row, args.a_k, w, 16, k * 16, k, AllTerms{},
+             typename Rows::Next(w, k, row - first_row, rows_in_all));
     const Epilogue epilogue{args.bias,
                             args.residual,
                             args.y,
@@ -31,12 +33,12 @@ struct Product {
 
 void matmul(const MatmulArgs& args) {
   if (args.packed) {
-    // Rows of a that stay in the second cache level while all of b passes by.
+    // Rows of a that stay in the second cache level while all of b passes by, as many in each block.
     constexpr int cached = 1 << 15, least = 4 * max_rows;
-    const int block = args.k > cached / least ? least : cached / (args.k + 1);
+    const int block = even_block(args.rows, args.k > cached / least ? least : cached / (args.k + 1));
     for (int row = 0; row < args.rows; row += block) {
       const int rows = args.rows - row < block ? args.rows - row : block;
-      Tiling<Product>::run({args, args.b, 0}, row, rows, 0, args.n);
+      Tiling<Product>::run({args, args.b, 0, row, rows}, row, rows, 0, args.n);
     }
     return;
   }
@@ -44,7 +46,7 @@ void matmul(const MatmulArgs& args) {
   for (int column = 0; column < args.n; column += 16) {
     const int end = args.n - column < 16 ? args.n : column + 16;
     pack_panel(args.b + column * args.b_n, args.b_k, args.b_n, args.k, end - column, panel);
-    Tiling<Product>::run({args, panel, column}, 0, args.rows, column, end);
+    Tiling<Product>::run({args, panel, column, 0, args.rows}, 0, args.rows, column, end);
   }
 }
 

@@ -4,6 +4,7 @@
 /// A tile is rows x vectors vectors of outputs in registers. Each output is one chain of fused multiply-adds over k,
 /// ascending, from +0; so how outputs are gathered in tiles changes no bit.
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/simd.h"
 
@@ -81,8 +82,51 @@ struct AllTerms {
   HEED_INLINE F operator()(Scalar, F w) const { return w; }
 };
 
+/// Brings memory into the second cache level while a tile is computed; this one brings none.
+struct Nothing {
+  HEED_INLINE static constexpr ptrdiff_t begin(ptrdiff_t) { return 0; }
+  HEED_INLINE void step() {}
+};
+
+/// A tile's share of the panels that the next columns will read, as each tile of the rows brings its own: the first of
+/// those tiles need not wait for memory, and memory does not wait for the others. Low tiles bring nothing: they wait
+/// for memory all the time.
+template <int rows, int lines>  // a panel's line is 64 bytes: as many as the tile reads in a step
+class NextPanels {
+ public:
+  /// `w`: panels [..][k][16] of a tile that begins at `row`, one of those of `all` rows from 0 on.
+  HEED_INLINE NextPanels(const float* w, int k, int row, int all) {
+    if constexpr (rows < 4) return;
+    // A step asks for a quarter of a line or more: more steps would ask for the same again.
+    const int share = all <= rows ? 64 : 64 * rows / all;
+    bytes_ = share < 16 ? 16 : static_cast<uintptr_t>(share);
+    steps_ = share < 16 ? ptrdiff_t{k} * share / 16 + 1 : k;
+    at_ = reinterpret_cast<uintptr_t>(w + lines * ptrdiff_t{k} * 16) +
+          static_cast<uintptr_t>(int64_t{row / rows} * share * lines * k);
+  }
+  /// In how many of the next `steps` steps something is brought.
+  HEED_INLINE ptrdiff_t begin(ptrdiff_t steps) {
+    if constexpr (rows < 4) return 0;
+    const ptrdiff_t count = steps < steps_ ? steps : steps_;
+    steps_ -= count;
+    return count;
+  }
+  HEED_INLINE void step() {
+    unroll<lines>([&](auto) HEED_INLINE_LAMBDA {
+      __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);  // behind the last panel too: no address is wrong
+      at_ += bytes_;
+    });
+  }
+
+ private:
+  uintptr_t at_, bytes_;
+  ptrdiff_t steps_;
+};
+
 template <int rows, int vectors>
 struct Tile {
+  using Next = NextPanels<rows, (vectors + panel_vectors - 1) / panel_vectors>;
+
   F sum[rows * vectors];
 
   HEED_INLINE Tile() {
@@ -91,10 +135,11 @@ struct Tile {
 
   /// Adds a[r][i] * w[i][..] for i in [0, k). Element i of row r is a[r * a_row + i * a_k]; the tile's columns are
   /// w[i * w_k ..], and each 16 columns w_panel after the 16 before.
-  template <class Terms = AllTerms>
+  template <class Terms = AllTerms, class Prefetch = Nothing>
   HEED_INLINE void add(const float* a, ptrdiff_t a_row, ptrdiff_t a_k, const float* w, ptrdiff_t w_k, ptrdiff_t w_panel,
-                       ptrdiff_t k, Terms terms = {}) {
-    for (ptrdiff_t i = 0; i < k; ++i) {
+                       ptrdiff_t k, Terms terms = {}, Prefetch&& prefetch = {}) {
+    ptrdiff_t i = 0;
+    const auto step = [&]() HEED_INLINE_LAMBDA {
       F line[vectors];
       unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
         line[v] = terms.line(load(w + v * W / 16 * w_panel + v * W % 16), i);
@@ -107,7 +152,12 @@ struct Tile {
       });
       a += a_k;
       w += w_k;
+    };
+    for (const ptrdiff_t end = prefetch.begin(k); i < end; ++i) {
+      step();
+      prefetch.step();
     }
+    for (; i < k; ++i) step();
     unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { pin(sum[i]); });  // what follows stays out of the loop
   }
 };
@@ -155,6 +205,12 @@ class Tiling {
   }
   static constexpr Table table = all(std::make_integer_sequence<int, max_rows + 1>{});
 };
+
+/// Rows in blocks of `most` or a few more, each as high as the others, in whole tiles.
+inline int even_block(int rows, int most) {
+  const int blocks = (rows + most - 1) / most, even = (rows + blocks - 1) / (blocks < 1 ? 1 : blocks);
+  return (even + max_rows - 1) / max_rows * max_rows;
+}
 
 /// Four rows of four, turned: row i of `to` gets element i of each row of `from`.
 HEED_INLINE void transpose4(const float* from, ptrdiff_t from_row, float* to, ptrdiff_t to_row) {

@@ -1,7 +1,6 @@
 /// The program as people run it: exit codes, messages, files, and the JSON that is a contract.
 #include <doctest/doctest.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstdlib>
@@ -16,56 +15,24 @@
 #include <string>
 #include <vector>
 
+#include "tests/process.h"
 #include "tests/tools/onnx_builder.h"
 #include "tools/io/npy.h"
 
 namespace heed::tools {
 namespace {
 
+using namespace heed::test;
 using nlohmann::json;
 namespace fs = std::filesystem;
 
 const fs::path stock = HEED_SOURCE_DIR "/examples/stock_forecast",
                by_hand = HEED_SOURCE_DIR "/examples/attention_by_hand";
 
-/// A folder of its own, gone afterwards.
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "heed-cli-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-  std::string operator/(const char* name) const { return (path / name).string(); }
-  size_t files() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(path), fs::directory_iterator()));
-  }
-};
-
-std::string load(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-struct Outcome {
-  int code;
-  std::string out, err;
-};
-
-std::string quoted(const std::string& text) {
-  return "'" + text + "'";
-}
-
-/// Runs `heed` with standard output and error in files, as a pipe would have them.
+/// Runs `heed`.
 Outcome heed(const std::vector<std::string>& arguments) {
-  const Folder folder;
-  std::string command = quoted(HEED_BINARY_DIR "/heed");
-  for (const std::string& argument : arguments) command += " " + quoted(argument);
-  command += " >" + quoted(folder / "out") + " 2>" + quoted(folder / "err") + " </dev/null";
-  const int status = std::system(command.c_str());
-  Outcome outcome{WIFEXITED(status) ? WEXITSTATUS(status) : -1, load(folder / "out"), load(folder / "err")};
-  CAPTURE(command);
+  const Outcome outcome = run(HEED_BINARY_DIR "/heed", arguments);
+  CAPTURE(arguments);
   CAPTURE(outcome.err);
   // Quiet and plain when piped; an error is on standard error and nowhere else.
   CHECK(outcome.out.find('\033') == std::string::npos);
@@ -77,10 +44,6 @@ Outcome heed(const std::vector<std::string>& arguments) {
   std::istringstream lines(outcome.err);
   for (std::string line; std::getline(lines, line);) CHECK(line.starts_with("heed: "));
   return outcome;
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 /// A model converted once for all tests.

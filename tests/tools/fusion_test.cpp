@@ -149,6 +149,61 @@ TEST_CASE_FIXTURE(Heads, "attention: the last query sees every key") {
   CHECK(done.attributes<Attention>().offset == offset);
 }
 
+TEST_CASE_FIXTURE(Heads, "attention: windows, also such as are wider than small sizes show") {
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  const auto whole = [&](int64_t value) { return graph.constant("k", Literal::of({}, std::vector<int64_t>{value})); };
+  const auto behind = [&](int64_t left) {  // key > query - left
+    return map(Step::i_less, {map(Step::i_sub, {query, whole(left)}), key});
+  };
+  int64_t left = 0, right = 0;
+  SUBCASE("the last few keys, in one mask") {
+    end(select(map(Step::b_and, {causal(queries, keys), behind(3)}), scores(), number(-infinity)));
+    left = 2;
+  }
+  SUBCASE("in two") {
+    const ValueId early = select(behind(25), number(0), number(-infinity));
+    end(select(causal(queries, keys), add(scores(), early), number(-infinity)));
+    left = 24;
+  }
+  SUBCASE("on both sides") {
+    end(select(map(Step::b_and, {causal(queries, keys, 2), behind(5)}), scores(), number(-infinity)));
+    left = 6, right = 2;
+  }
+  Optimised done(*this, sizes);
+  CHECK(fused(done).inputs.size() == 3);
+  const Attention& attention = done.attributes<Attention>();
+  CHECK(attention.causal);
+  CHECK(attention.offset == right);
+  CHECK(attention.window);
+  CHECK(attention.window_left == left);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: a window that begins nowhere, and one that differs with the sample") {
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  SUBCASE("keys from the query on") {
+    end(select(map(Step::i_less_equal, {query, key}), scores(), number(-infinity)));
+    graph.unify(queries, keys, "test");
+    Optimised done(*this, {{"batch", 2}, {"keys", 6}, {"queries", 6}});
+    CHECK(fused(done).inputs.size() == 3);
+    CHECK(!done.attributes<Attention>().causal);
+    CHECK(done.attributes<Attention>().window_left == 0);
+  }
+  SUBCASE("the same for each sample and head") {
+    const ValueId mask = expand(reshape(causal(queries, keys), {1, 1, queries, keys}), {batch, 4, queries, keys});
+    const ValueId copies = add_node(Pad{{0, 0, 0, 0}, {0, 0, 0, 0}, 0}, {one(Step::b_to_f, mask)});
+    end(select(one(Step::f_to_b, copies), scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    CHECK(fused(done).inputs.size() == 3);
+  }
+  SUBCASE("one for each sample") {
+    const ValueId sample = add_node(Iota{{batch, 1, 1, 1}, 0}, {});
+    end(select(map(Step::i_less_equal, {key, map(Step::i_add, {query, sample})}), scores(), number(-infinity)));
+    Optimised done(*this, sizes);
+    CHECK(fused(done).inputs.size() == 4);
+    CHECK(!done.attributes<Attention>().causal);
+  }
+}
+
 TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands beside causal") {
   const ValueId keep = input("keep", {batch, keys}, Type::boolean);
   const ValueId wide = reshape(keep, {batch, 1, 1, keys});
@@ -517,6 +572,50 @@ TEST_CASE("layer_norm over two axes") {
   CHECK(w.graph.value(done.the<Normalize>().inputs[1]).dims == Dims{20});
 }
 
+TEST_CASE("layer_norm over other axes than the last") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  ValueId x = w.input("x", {batch, 6, 4, 5});
+  const auto mean = [&](ValueId of) { return w.add_node(Reduce{Reduction::mean, {1}, true}, {of}); };
+  Dims scale{6, 1, 1};
+  SUBCASE("images with their channels in front") {}
+  SUBCASE("a scale for each place in the normalised rows' neighbours") {
+    scale = {4, 1};
+  }
+  SUBCASE("of what is seen in another shape") {
+    x = w.reshape(w.input("rows", {batch, 24, 5}), {batch, 6, 4, 5});
+  }
+  const ValueId centred = w.sub(x, mean(x));
+  ValueId variance = mean(w.mul(centred, centred));
+  SUBCASE("the mean of the squares without that of the values, 0 at least") {
+    variance = w.map(Step::f_max, {w.sub(mean(w.mul(x, x)), w.mul(mean(x), mean(x))), w.number(0)});
+  }
+  const auto row = [&] { return w.reshape(w.weights({count(scale).constant().value()}), scale); };
+  const ValueId shared = w.mul(w.map(Step::f_reciprocal, {w.one(Step::f_sqrt, w.plus(variance, 1e-5f))}), row());
+  w.output(w.add(w.mul(centred, shared), row()));
+  Optimised done(w, {{"batch", 2}});
+  CHECK(done.fused("layer_norm") == 1);
+  CHECK(done.nodes<Reduce>() == 0);
+  CHECK(done.nodes<Map>() == (scale.size() == 2 ? 2 : 0));
+}
+
+TEST_CASE("layer_norm whose means have lost their axes, and found them again") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.reshape(w.reduce(Reduction::max, w.input("x", {batch, 12, 5})), {batch, 12});
+  const auto mean = [&](ValueId of) {
+    const ValueId sum = w.add_node(Reduce{Reduction::sum, {1}, false}, {of});
+    return w.times(sum, 1.0f / 12);
+  };
+  const auto column = [&](ValueId of) { return w.expand(w.reshape(of, {batch, 1}), {batch, 12}); };
+  const ValueId average = mean(x), variance = w.sub(mean(w.mul(x, x)), w.mul(average, average));
+  const ValueId root = w.one(Step::f_sqrt, w.plus(w.expand(w.reshape(variance, {batch, 1}), {batch, 1}), 1e-5f));
+  w.output(w.mul(w.sub(x, column(average)), w.mul(w.map(Step::f_reciprocal, {root}), w.weights({1, 12}))));
+  Optimised done(w, {{"batch", 3}});
+  CHECK(done.fused("layer_norm") == 1);
+  CHECK(done.nodes<Reduce>() == 1);
+}
+
 TEST_CASE("rms_norm") {
   Written w;
   const Expression batch = w.dimension("batch", 1, 8);
@@ -610,6 +709,91 @@ TEST_CASE("functions are recognised by what they compute") {
     REQUIRE(done.report.missed.size() == 1);
     CHECK(done.report.missed[0].concept_name == "gelu");
   }
+}
+
+TEST_CASE("one-hot rows times a matrix are gathered") {
+  Written w;
+  const Expression batch = w.dimension("batch", 1, 8);
+  const ValueId x = w.times(w.input("x", {batch, 4}), 4);  // some are beyond the table, on both sides
+  const ValueId index = w.reshape(w.one(Step::f_to_i, x), {batch, 4, 1});
+  std::vector<int64_t> numbers{0, 1, 2, 3, 4};
+  bool same = true;
+  const auto equal = [&](ValueId value) {
+    return w.map(Step::i_equal, {value, w.graph.constant("range", Literal::of({1, 1, 5}, numbers))});
+  };
+  ValueId hot = no_value;
+  SUBCASE("a comparison as a number") {
+    hot = w.one(Step::b_to_f, equal(index));
+  }
+  SUBCASE("of an index that was repeated") {
+    hot = w.one(Step::b_to_f, equal(w.expand(index, {batch, 4, 5})));
+  }
+  SUBCASE("a select, as the operator OneHot is lowered") {
+    hot = w.select(equal(index), w.number(1), w.number(0));
+  }
+  SUBCASE("numbers in another order") {
+    std::swap(numbers[1], numbers[2]);
+    same = false;
+    hot = w.one(Step::b_to_f, equal(index));
+  }
+  SUBCASE("twice as hot") {
+    same = false;
+    hot = w.select(equal(index), w.number(2), w.number(0));
+  }
+  const ValueId rows = w.matmul(hot, w.weights({5, 3}));
+  w.output(w.one(Step::f_tanh, w.add(rows, w.weights({3}))));
+  Optimised done(w, {{"batch", 7}});
+  CHECK(done.fused("gather") == (same ? 1 : 0));
+  CHECK(done.nodes<Gather>() == (same ? 1 : 0));
+  CHECK(done.nodes<Matmul>() == (same ? 0 : 1));
+}
+
+TEST_CASE("gathered windows times weights are a convolution") {
+  Written w;
+  const auto index = [&](int64_t taps, int64_t rows, int64_t stride, int64_t dilation) {
+    std::vector<int64_t> places;
+    for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t row = 0; row < rows; ++row) places.push_back(row * stride + tap * dilation);
+    return w.graph.constant("i", Literal::of({taps, rows}, places));
+  };
+  ValueId rows = no_value;
+  int fused = 1;
+  WindowAxis axis{3, 1, 1, 1, 1};
+  SUBCASE("channels in front, padded") {  // as torch's unfold is exported
+    const ValueId x = w.add_node(Pad{{0, 0, 1}, {0, 0, 1}, 0}, {w.input("x", {1, 4, 9})});
+    const ValueId windows = w.add_node(Gather{2}, {x, index(3, 9, 1, 1)});
+    rows = w.reshape(w.transpose(windows, {0, 3, 1, 2}), {1, 9, 12});
+  }
+  SUBCASE("channels behind, with stride and dilation, the taps outside") {
+    axis = {3, 2, 3, 0, 0};
+    const ValueId windows = w.add_node(Gather{0}, {w.input("x", {11, 4}), index(3, 3, 2, 3)});
+    rows = w.reshape(w.transpose(windows, {1, 0, 2}), {1, 3, 12});
+  }
+  SUBCASE("rows at no equal distances") {
+    fused = 0;
+    const ValueId places = w.graph.constant("i", Literal::of({3, 3}, std::vector<int64_t>{0, 1, 3, 1, 2, 4, 2, 3, 5}));
+    const ValueId windows = w.add_node(Gather{0}, {w.input("x", {11, 4}), places});
+    rows = w.reshape(w.transpose(windows, {1, 0, 2}), {1, 3, 12});
+  }
+  SUBCASE("padding that is no zero") {
+    const ValueId x = w.add_node(Pad{{0, 0, 1}, {0, 0, 1}, 5}, {w.input("x", {1, 4, 9})});
+    const ValueId windows = w.add_node(Gather{2}, {x, index(3, 9, 1, 1)});
+    rows = w.reshape(w.transpose(windows, {0, 3, 1, 2}), {1, 9, 12});
+    axis = {3, 1, 1, 0, 0};  // of the padded sequence
+  }
+  w.output(w.one(Step::f_relu, w.add(w.matmul(rows, w.weights({12, 5})), w.weights({5}))));
+  Optimised done(w, {});
+  CHECK(done.fused("conv") == fused);
+  CHECK(done.nodes<Gather>() == 1 - fused);
+  if (fused == 0) return;
+  const Conv& conv = done.attributes<Conv>();
+  REQUIRE(conv.axes.size() == 1);
+  CHECK(conv.axes[0].kernel == axis.kernel);
+  CHECK(conv.axes[0].stride == axis.stride);
+  CHECK(conv.axes[0].dilation == axis.dilation);
+  CHECK(conv.axes[0].before == axis.before);
+  CHECK(conv.axes[0].after == axis.after);
+  CHECK(conv.activation == heed::Activation::relu);
 }
 
 TEST_CASE("softmax, written out") {

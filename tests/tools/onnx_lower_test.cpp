@@ -6,6 +6,7 @@
 
 #include "tests/tools/onnx_builder.h"
 #include "tools/error.h"
+#include "tools/passes/passes.h"
 
 namespace heed::tools::test {
 namespace {
@@ -609,6 +610,19 @@ TEST_CASE("poolings") {
   CHECK(refusal({"MaxPool", {x}}) == "node 'MaxPool_0' (MaxPool): attribute 'kernel_shape' is missing");
 }
 
+TEST_CASE("elements gathered at their own places") {
+  const In x = floats({0, 1, 2, 3, 4, 5}, {3, 2});
+  check({"GatherElements", {x, integers({1, 0, -1, 2}, {2, 2})}}, {2, 2}, {2, 1, 4, 5});
+  check({"GatherElements",
+         {
+             x,
+             integers({1, 0, -1}, {3, 1}),
+         },
+         {{"axis", int64_t{1}}}},
+        {3, 1}, {1, 2, 5});
+  check({"GatherElements", {floats({7, 8, 9}), integers({-1, 0})}}, {2}, {9, 7});
+}
+
 TEST_CASE("constant indices say where updates go") {
   const In x = floats({0, 1, 2, 3, 4, 5}, {3, 2});
   check({"ScatterND", {x, integers({1}, {1, 1}), floats({8, 9}, {1, 2})}, {}, {1}}, {3, 2}, {0, 1, 8, 9, 4, 5});
@@ -647,6 +661,34 @@ TEST_CASE("attention") {
         "node 'Attention_0' (Attention): attribute 'softcap' is not supported");
   CHECK(refusal({"Attention", {q, k, v}, one, {}, 23, 4}) ==
         "node 'Attention_0' (Attention): output 3, 'y3', is not supported");
+}
+
+TEST_CASE("the operator Attention is fused as what others write out") {
+  OnnxBuilder model(23);
+  model.input("q", DataType::f32, {"batch", 4, "tokens", 8}).output("y");
+  for (const char* name : {"k", "v"}) model.input(name, DataType::f32, {"batch", 2, "tokens", 8});
+  for (const char* name : {"past_k", "past_v"}) model.input(name, DataType::f32, {"batch", 2, "past", 8});
+  model.input("keep", DataType::boolean, {"batch", 1, 1, "keys"});
+  model.node("Attention", {"q", "k", "v", "keep", "past_k", "past_v"}, {"y", "key", "value"},
+             {{"is_causal", int64_t{1}}});
+  for (const char* name : {"key", "value"}) model.output(name);
+  Graph graph = import_with(model.bytes(), {{"batch=1..4", "tokens=1..16", "past=0..16", "keys=1..32"}, {"none"}});
+  Report report;
+  optimise(graph, report);
+  CHECK(report.fused.size() == 1);
+  int found = 0;
+  for (const NodeId id : graph.order()) {
+    CHECK(!std::holds_alternative<Expand>(graph.node(id).operation));  // of repeated heads
+    const auto* attention = std::get_if<Attention>(&graph.node(id).operation);
+    if (attention == nullptr) continue;
+    ++found;
+    CHECK(attention->causal);
+    CHECK(attention->offset == Expression::dimension("past"));
+    REQUIRE(graph.node(id).inputs.size() == 5);
+    CHECK(graph.value(graph.node(id).inputs[1]).dims[1] == 2);
+    CHECK(graph.value(graph.node(id).inputs[4]).dims.size() == 2);
+  }
+  CHECK(found == 1);
 }
 
 TEST_CASE("rotary positions") {

@@ -190,6 +190,57 @@ TEST_CASE_FIXTURE(Fixture, "arithmetic") {
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "reductions keep their axes, and reshapes of size 1 go below them") {
+  const ValueId x = input("x", {batch, 4, 5});
+  SUBCASE("one that drops its axis") {
+    const ValueId y = canonical(add_node(Reduce{Reduction::max, {1}, false}, {x}));
+    CHECK(made_by<Reshape>(graph, y));
+    CHECK(made_by<Reduce>(graph, producer(graph, y)->inputs[0])->keep);
+  }
+  SUBCASE("a view with other axes of size 1") {
+    const ValueId wide = reshape(x, {batch, 1, 4, 1, 5});
+    const ValueId y = canonical(add_node(Reduce{Reduction::mean, {1, 2}, true}, {wide}));
+    const ValueId mean = producer(graph, y)->inputs[0];
+    CHECK(producer(graph, mean)->inputs[0] == x);
+    CHECK(made_by<Reduce>(graph, mean)->axes == std::vector<int>{1});
+  }
+  SUBCASE("but not a view that merges axes") {
+    const ValueId y = canonical(add_node(Reduce{Reduction::mean, {1}, true}, {reshape(x, {batch, 20})}));
+    CHECK(made_by<Reduce>(graph, y));
+  }
+  SUBCASE("an operand of a map that has an axis too many") {
+    const ValueId y = canonical(mul(reshape(x, {1, batch, 4, 5}), input("z", {batch, 1, 5})));
+    CHECK(made_by<Reshape>(graph, y));
+    CHECK(operands_of(graph, producer(graph, y)->inputs[0], Step::f_mul));
+  }
+  SUBCASE("the largest of x and -inf") {
+    CHECK(canonical(map(Step::f_max, {number(-INFINITY), x})) == x);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "maps of a table's rows are in the table, where it is the smaller one") {
+  const ValueId x = input("x", {batch, 9});
+  const ValueId index = one(Step::f_to_i, mul(x, x));
+  const auto rows = [&](int64_t entries) { return add_node(Gather{0}, {weights({entries, 3}), index}); };
+  SUBCASE("a row and a number") {
+    const ValueId y = canonical(times(add(rows(9), weights({1, 3})), 2));
+    CHECK(made_by<Gather>(graph, y));
+  }
+  SUBCASE("a column is none of its") {
+    const ValueId y = canonical(add(rows(9), weights({9, 1})));
+    CHECK(operands_of(graph, y, Step::f_add));
+  }
+  SUBCASE("a large table") {
+    const ValueId y = canonical(times(rows(10), 2));
+    CHECK(operands_of(graph, y, Step::f_mul));
+  }
+  SUBCASE("rows that others read too") {
+    const ValueId both = rows(9);
+    const ValueId y = canonical(mul(one(Step::f_exp, both), one(Step::f_tanh, both)));
+    CHECK(operands_of(graph, y, Step::f_mul));
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "selects and booleans") {
   const ValueId x = input("x", {batch, 8}), mask = input("mask", {batch, 8}, Type::boolean);
   SUBCASE("double negation through numbers") {
@@ -282,6 +333,21 @@ TEST_CASE_FIXTURE(Fixture, "gathers by an index that counts are slices") {
     const ValueId place = map(Step::i_add, {map(Step::i_mul, {from_end(row), size}), from_end(column)});
     canonical(gather(reshape(x, {tokens}), place));
     CHECK(nodes<Gather>() + nodes<Map>() == 0);
+  }
+  SUBCASE("rows and columns of a table seen as one axis, of open sizes") {
+    const ValueId x = input("x", {batch, tokens}), size = add_node(tools::Size{tokens}, {});
+    const ValueId row = add_node(Iota{{batch, 1, 1}, 0}, {}), column = reshape(position, {1, 1, tokens});
+    const ValueId place = map(Step::i_add, {map(Step::i_mul, {row, size}), column});
+    const ValueId y = canonical(gather(reshape(x, {batch * tokens}), place));
+    CHECK(nodes<Gather>() + nodes<Map>() == 0);
+    CHECK(made_by<Reshape>(graph, y));
+    CHECK(producer(graph, y)->inputs[0] == x);
+  }
+  SUBCASE("columns before rows stay") {
+    const ValueId x = input("x", {tokens, batch}), size = add_node(tools::Size{batch}, {});
+    const ValueId row = add_node(Iota{{batch, 1}, 0}, {}), column = reshape(position, {1, tokens});
+    canonical(gather(reshape(x, {batch * tokens}), map(Step::i_add, {map(Step::i_mul, {column, size}), row})));
+    CHECK(nodes<Gather>() == 1);
   }
   SUBCASE("one place again and again") {
     canonical(gather(table, expand(number(3), {tokens})));

@@ -48,6 +48,10 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
+void MappedFile::forget() const {
+  if (!bytes_.empty()) ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_DONTNEED);
+}
+
 NewFile::NewFile(std::filesystem::path path) : path_(std::move(path)) {
   // What a link points to is replaced, not the link; what is no file (a folder, /dev/null) never is.
   constexpr int most_links = 40;

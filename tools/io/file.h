@@ -19,6 +19,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  /// Gives the memory of what was read back; what is read again comes from the file again.
+  void forget() const;
 
  private:
   std::span<const std::byte> bytes_;

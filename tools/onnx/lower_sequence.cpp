@@ -126,19 +126,29 @@ ValueId full_mask(Lowering& l, ValueId mask, const Expression& keys) {
   return logic ? l.map(Step::i_to_b, {y}) : y;
 }
 
+/// [B, H, T, D] with every head repeated for its group of queries' heads.
+ValueId repeat_heads(Lowering& l, ValueId x, const Expression& heads) {
+  const Dims dims = l.dims(x);
+  if (dims[1] == heads) return x;
+  const Expression group = l.simplify(Expression::divide(heads, dims[1]));
+  const ValueId wide = l.expand(l.unsqueeze(x, 2), {dims[0], dims[1], group, dims[2], dims[3]});
+  return l.reshape(wide, {dims[0], heads, dims[2], dims[3]});
+}
+
+/// The formula, step by step: masks, repeated heads and scales are read from it as from anybody's own.
 void attention(Lowering& l) {
   const Operand q_in = l.operand(0);
   const bool flat = l.rank(q_in.id) == 3;
   const int64_t heads = l.integer("q_num_heads", 0), shared = l.integer("kv_num_heads", 0);
   const ValueId q = split_heads(l, q_in.id, heads);
   ValueId k = split_heads(l, l.value(1), shared), v = split_heads(l, l.value(2), shared);
-  Attention op;
   if (l.has(4) != l.has(5)) refuse("only one of past_key and past_value is given");
-  op.causal = l.integer("is_causal", 0) != 0;
+  const bool causal = l.integer("is_causal", 0) != 0;
+  Expression past = 0;  // queries stand behind the keys of the past
   if (l.has(4)) {
     k = l.add(Concat{2}, {l.value(4), k});
     v = l.add(Concat{2}, {l.value(5), v});
-    op.offset = l.dims(l.value(4))[2];  // queries stand behind the keys of the past
+    past = l.dims(l.value(4))[2];
   }
   if (l.wants(1)) l.result(1, k, l.operand(1).type);
   if (l.wants(2)) l.result(2, v, l.operand(2).type);
@@ -147,18 +157,30 @@ void attention(Lowering& l) {
   l.ignore("qk_matmul_output_mode");  // of output 3, which is refused
   const auto depth = l.dims(q)[3].constant();
   if (!l.has_attribute("scale") && !depth) refuse("the size of a head is not known");
-  op.scale =
+  const float scale =
       l.has_attribute("scale") ? l.real("scale") : static_cast<float>(1 / std::sqrt(static_cast<double>(*depth)));
-  const Expression keys = l.dims(k)[2];
-  std::vector<ValueId> operands = {q, k, v, no_value, no_value};
-  if (l.has(3)) operands[3] = full_mask(l, l.value(3), keys);
+  const Expression keys = l.dims(k)[2], queries = l.dims(q)[2], all_heads = l.dims(q)[1];
+
+  const ValueId product = l.map(Step::f_mul, {q, l.real_constant(scale)});
+  ValueId scores = l.add(Matmul{}, {product, l.swap_last(repeat_heads(l, k, all_heads))});
+  const auto keep = [&](ValueId mask) { scores = l.select(mask, scores, l.real_constant(-INFINITY)); };
+  if (l.has(3)) {
+    const ValueId mask = full_mask(l, l.value(3), keys);
+    if (l.type(mask) == Type::boolean)
+      keep(mask);
+    else
+      scores = l.map(Step::f_add, {scores, mask});
+  }
+  if (causal) {
+    const ValueId last = l.map(Step::i_add, {l.iota({queries, 1}, 0), l.add(Size{past}, {})});
+    keep(l.map(Step::i_less_equal, {l.iota({1, keys}, 1), last}));
+  }
   if (l.has(6)) {
     if (l.rank(l.value(6)) != 1) refuse("operand 6 (nonpad_kv_seqlen) is of rank {}, not 1", l.rank(l.value(6)));
-    const ValueId lengths = l.unsqueeze(l.value(6), 1);
-    operands[4] = l.map(Step::i_less, {l.iota({1, keys}, 1), lengths});
+    const ValueId lengths = l.reshape(l.value(6), {l.dims(l.value(6))[0], 1, 1, 1});
+    keep(l.map(Step::i_less, {l.iota({1, 1, 1, keys}, 3), lengths}));
   }
-  while (operands.back() == no_value) operands.pop_back();
-  const ValueId y = l.add(op, operands);
+  const ValueId y = l.add(Matmul{}, {l.add(Softmax{3}, {scores}), repeat_heads(l, v, all_heads)});
   const Dims dims = l.dims(y);
   if (!flat) {
     l.result(0, y, q_in.type);

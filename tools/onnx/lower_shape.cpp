@@ -418,6 +418,28 @@ void gather(Lowering& l) {
 }
 
 /// Element i of the result is data[index[i, 0], index[i, 1], ...]: a gather from the indexed axes made one.
+/// One element of the data for each of the index, at its own place along the other axes: a gather from the flat data.
+void gather_elements(Lowering& l) {
+  const Operand data = l.operand(0);
+  const ValueId index = l.value(1);
+  const Dims dims = l.dims(data.id), places = l.dims(index);
+  if (dims.size() != places.size() || dims.empty())
+    refuse("an index of shape {} does not fit data of shape {}", text(places), text(dims));
+  const int along = Lowering::axis(l.integer("axis", 0), l.rank(data.id));
+  const auto size = [&](size_t axis) { return l.add(Size{dims[axis]}, {}); };
+  ValueId flat = no_value;
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    ValueId own = index;
+    if (static_cast<int>(axis) != along)
+      own = l.iota(places, static_cast<int>(axis));
+    else if (dims.size() > 1)  // with one axis the gather takes negative ones
+      own =
+          l.select(l.map(Step::i_less, {index, l.integer_constant(0)}), l.map(Step::i_add, {index, size(axis)}), index);
+    flat = flat == no_value ? own : l.map(Step::i_add, {l.map(Step::i_mul, {flat, size(axis)}), own});
+  }
+  l.result(0, l.add(Gather{0}, {l.reshape(data.id, {tools::count(dims)}), flat}), data.type);
+}
+
 void gather_nd(Lowering& l) {
   const Operand data = l.operand(0);
   const ValueId index = l.value(1);
@@ -628,6 +650,7 @@ constexpr LoweringRow rows[] = {
     {"", "EyeLike", 9, eye_like},
     {"", "Flatten", 1, flatten},
     {"", "Gather", 1, gather},
+    {"", "GatherElements", 11, gather_elements},
     {"", "GatherND", 11, gather_nd},
     {"", "OneHot", 9, one_hot},
     {"", "Pad", 11, pad},

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "tools/graph/graph.h"
+#include "tools/io/file.h"
 
 namespace heed::tools::onnx {
 
@@ -119,7 +120,8 @@ struct Model {
   Opsets opsets;
   Graph graph;
   std::vector<Function> functions;
-  std::shared_ptr<const void> owner;  // keeps all views alive
+  std::shared_ptr<const void> owner;       // keeps all views alive
+  std::shared_ptr<const MappedFile> file;  // of read()
 };
 
 /// Reads a file, with what it keeps in external files beside it. Throws Error: command_line where there is no such

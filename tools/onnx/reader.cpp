@@ -560,7 +560,9 @@ Model parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
 Model read(const std::filesystem::path& path) {
   const auto file = std::make_shared<MappedFile>(path);
   try {
-    return parse(file->bytes(), file, path.parent_path());
+    Model model = parse(file->bytes(), file, path.parent_path());
+    model.file = file;
+    return model;
   } catch (const Error& e) {
     throw Error(e.fault(), path.string() + ": " + e.what());
   }

@@ -81,6 +81,10 @@ Result neutral_operands(Graph& graph, ValueId out) {
     case Step::i_div:
     case Step::b_and:
       return is_uniform(graph, c, 1) ? alone(graph, out, x) : std::nullopt;
+    case Step::f_max:
+      return is_uniform(graph, c, -INFINITY) ? alone(graph, out, x) : std::nullopt;
+    case Step::f_min:
+      return is_uniform(graph, c, INFINITY) ? alone(graph, out, x) : std::nullopt;
     default:
       return std::nullopt;
   }
@@ -159,6 +163,18 @@ Result means_and_squares(Graph& graph, ValueId out) {
   Reduce sum = *reduce;
   sum.kind = Reduction::sum_square;
   return Builder(graph, out, {operand}).add(sum, {x});
+}
+
+// Reduced axes stay as size 1, and are dropped by a reshape.
+Result reductions_keep_axes(Graph& graph, ValueId out) {
+  const auto* reduce = made_by<Reduce>(graph, out);
+  if (reduce == nullptr || reduce->keep) return std::nullopt;
+  Reduce kept = *reduce;
+  kept.keep = true;
+  const ValueId x = producer(graph, out)->inputs[0];
+  const Dims dims = graph.value(out).dims;
+  const Builder build(graph, out);
+  return build.reshape(build.add(kept, {x}), dims);
 }
 
 Result reductions_of_one(Graph& graph, ValueId out) {
@@ -544,6 +560,31 @@ Result reshapes_sink_below_products(Graph& graph, ValueId out) {
   return view.reshape(Builder(graph, out).add(op, inputs), dims);
 }
 
+// A reduction of what only has other axes of size 1.
+Result reshapes_sink_below_reductions(Graph& graph, ValueId out) {
+  const auto* reduce = made_by<Reduce>(graph, out);
+  if (reduce == nullptr || !reduce->keep || !made_by<Reshape>(graph, producer(graph, out)->inputs[0]))
+    return std::nullopt;
+  const ValueId view = producer(graph, out)->inputs[0], x = producer(graph, view)->inputs[0];
+  const Dims from = graph.value(x).dims, to = graph.value(view).dims, dims = graph.value(out).dims;
+  Reduce inner = *reduce;
+  inner.axes.clear();
+  size_t axis = 0;  // of `from`
+  for (size_t i = 0; i <= to.size(); ++i) {
+    if (i < to.size() && to[i].is_constant(1)) continue;
+    while (axis < from.size() && from[axis].is_constant(1)) ++axis;
+    if ((i == to.size()) != (axis == from.size())) return std::nullopt;
+    if (i == to.size()) break;
+    if (!(from[axis] == to[i])) return std::nullopt;
+    if (std::find(reduce->axes.begin(), reduce->axes.end(), static_cast<int>(i)) != reduce->axes.end())
+      inner.axes.push_back(static_cast<int>(axis));
+    ++axis;
+  }
+  if (inner.axes.empty()) return std::nullopt;
+  const Builder keeps_its_name(graph, view);
+  return keeps_its_name.reshape(Builder(graph, out).add(inner, {x}), dims);
+}
+
 Result needless_expands(Graph& graph, ValueId out) {
   const Node* node = producer(graph, out);
   const bool map = made_by<Map>(graph, out), matmul = made_by<Matmul>(graph, out);
@@ -570,6 +611,32 @@ Result needless_expands(Graph& graph, ValueId out) {
         if (!own[axis].is_constant(1)) result[result.size() - own.size() + axis] = own[axis];
     }
     if (std::equal(result.begin(), result.end(), dims.begin())) return Builder(graph, out).add(operation, without);
+  }
+  return std::nullopt;
+}
+
+// An operand of a map without axes of size 1 that a reshape put in front or took away there.
+Result needless_reshapes(Graph& graph, ValueId out) {
+  const Map* map = made_by<Map>(graph, out);
+  if (map == nullptr) return std::nullopt;
+  const Step step = map->step;
+  std::vector<ValueId> operands = producer(graph, out)->inputs;
+  for (ValueId& operand : operands) {
+    if (!made_by<Reshape>(graph, operand)) continue;
+    const ValueId x = producer(graph, operand)->inputs[0];
+    const Dims &own = graph.value(x).dims, &dims = graph.value(operand).dims;
+    const Dims &longer = own.size() > dims.size() ? own : dims, &shorter = own.size() > dims.size() ? dims : own;
+    const auto ahead = static_cast<std::ptrdiff_t>(longer.size() - shorter.size());
+    if (own.size() > graph.value(out).dims.size() || ahead == 0 ||
+        !std::equal(shorter.begin(), shorter.end(), longer.begin() + ahead) ||
+        !count({longer.begin(), longer.begin() + ahead}).is_constant(1))
+      continue;
+    const ValueId view = operand;
+    operand = x;
+    const Dims dims_out = graph.value(out).dims;
+    const ValueId result = Builder(graph, out, {view}).map(step, operands);
+    if (count(graph.value(result).dims) == count(dims_out)) return Builder(graph, view).reshape(result, dims_out);
+    operand = view;
   }
   return std::nullopt;
 }
@@ -657,13 +724,64 @@ Result scales_into_weights(Graph& graph, ValueId out) {
   return bias == no_value ? y : build.map(Step::f_add, {y, build.map(Step::f_mul, {bias, factor})});
 }
 
+// A map of the rows of a table is the rows of a mapped table, where the table is the smaller one.
+Result maps_into_tables(Graph& graph, ValueId out) {
+  const Map* map = made_by<Map>(graph, out);
+  if (map == nullptr || info(map->step).from != Type::f32 || info(map->step).to != Type::f32) return std::nullopt;
+  const Step step = map->step;
+  std::vector<ValueId> operands = producer(graph, out)->inputs;
+  const Dims dims = graph.value(out).dims;
+  size_t rows = operands.size();
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const Value& value = graph.value(operands[i]);
+    const auto* gather = made_by<Gather>(graph, operands[i]);
+    if (gather != nullptr && gather->axis == 0 && rows == operands.size() && read_once(graph, operands[i])) {
+      const Value& table = graph.value(producer(graph, operands[i])->inputs[0]);
+      if (!table.constant || table.dims.size() != 2 || !(value.dims == dims)) return std::nullopt;
+      if (table.constant->count() > count(dims).range(graph.dimensions).lower) return std::nullopt;
+      rows = i;
+    } else if (!value.constant || !(count(value.dims).is_constant(1) ||
+                                    (count(value.dims) == dims.back() && value.dims.back() == dims.back()))) {
+      return std::nullopt;
+    }
+  }
+  if (rows == operands.size()) return std::nullopt;
+  const ValueId gathered = operands[rows], index = producer(graph, gathered)->inputs[1];
+  operands[rows] = producer(graph, gathered)->inputs[0];
+  const Builder build(graph, out, {gathered});
+  for (size_t i = 0; i < operands.size(); ++i)
+    if (i != rows) operands[i] = build.reshape(operands[i], {count(build.dims(operands[i]))});
+  return build.add(Gather{0}, {build.map(step, operands), index});
+}
+
 using Rewrite = Result (*)(Graph& graph, ValueId out);
 constexpr Rewrite rewrites[] = {
-    constants_last,   neutral_operands,      constant_sums,     powers,          reciprocals,
-    negations,        means_and_squares,     reductions_of_one, booleans,        functions_of_booleans,
-    views_of_views,   views_sink_below_maps, transposes_sink,   slices_of_joins, reshapes_sink_below_products,
-    needless_expands, outer_products,        counting_gathers,  softmax_last,    exponentials,
-    weights_first,    scales_into_weights,
+    constants_last,
+    neutral_operands,
+    constant_sums,
+    powers,
+    reciprocals,
+    negations,
+    means_and_squares,
+    reductions_keep_axes,
+    reductions_of_one,
+    booleans,
+    functions_of_booleans,
+    views_of_views,
+    views_sink_below_maps,
+    transposes_sink,
+    slices_of_joins,
+    reshapes_sink_below_products,
+    reshapes_sink_below_reductions,
+    needless_expands,
+    needless_reshapes,
+    outer_products,
+    counting_gathers,
+    softmax_last,
+    exponentials,
+    weights_first,
+    scales_into_weights,
+    maps_into_tables,
 };
 
 // --- Whole graph -----------------------------------------------------------------------------------------------------

@@ -25,11 +25,7 @@ std::optional<Sizes> draw_sizes(const Graph& graph, std::mt19937& random) {
       const int64_t upper = std::min(dimension.upper, lower + spread - 1);
       sizes[name] = std::uniform_int_distribution<int64_t>(lower, upper)(random);
     }
-    const bool permitted = std::all_of(graph.constraints.begin(), graph.constraints.end(), [&](const Constraint& c) {
-      const int64_t left = c.left.evaluate(sizes), right = c.right.evaluate(sizes);
-      return c.relation == Constraint::Relation::equal ? left == right : left <= right;
-    });
-    if (permitted) return sizes;
+    if (permits(graph, sizes)) return sizes;
   }
   return std::nullopt;
 }

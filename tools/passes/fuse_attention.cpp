@@ -200,46 +200,96 @@ class Reader {
 
 // --- Masks that depend on positions only -----------------------------------------------------------------------------
 
-// What a mask over positions is: keys visible to a query one by one.
+// What a mask over positions is: the keys that query i sees are those from i + first to i + last.
 struct Geometry {
-  bool everything = false;  // hides nothing
-  bool causal = false;      // hides the keys after query + offset
-  Expression offset;
+  std::optional<Expression> first, last;  // absent: from the beginning, to the end
 };
 
-// `keep` tells what an element that is not hidden looks like; nothing where it is neither hidden nor kept.
+// Sizes at which the named dimensions are as large as the constraints allow, one before another and the other way
+// round.
+std::vector<std::map<std::string, int64_t>> extremes(const Graph& graph, std::vector<std::string> names) {
+  std::map<std::string, int64_t> least;
+  for (const auto& [name, dimension] : graph.dimensions) least[name] = dimension.lower;
+  std::vector<std::map<std::string, int64_t>> all;
+  for (const bool backwards : {false, true}) {
+    if (backwards) std::reverse(names.begin(), names.end());
+    auto sizes = least;
+    for (const std::string& name : names) {
+      int64_t lower = sizes[name], upper = graph.dimensions.at(name).upper;
+      while (lower < upper) {
+        sizes[name] = lower + (upper - lower + 1) / 2;
+        if (permits(graph, sizes))
+          lower = sizes[name];
+        else
+          upper = sizes[name] - 1;
+      }
+      sizes[name] = lower;
+    }
+    all.push_back(std::move(sizes));
+  }
+  return all;
+}
+
+// `keep` tells what an element that is not hidden looks like; nothing where it is neither hidden nor kept. A mask that
+// ends at some distance shows it at large sizes only: what is too large to be looked at there is none.
 std::optional<Geometry> geometry(const Graph& graph, ValueId id, const Dims& scores,
                                  const std::function<std::optional<bool>(const Literal&, size_t)>& keep) {
-  const Dims dims = graph.value(id).dims;
-  for (size_t i = 0; i + 2 < dims.size(); ++i)
-    if (!dims[i].is_constant(1)) return std::nullopt;
+  constexpr int64_t most_elements = int64_t{1} << 22;
   if (!depends_on_dimensions_only(graph, id)) return std::nullopt;
+  const Dims dims = graph.value(id).dims;
   const Expression queries = scores[scores.size() - 2], keys = scores.back();
-  const auto points = settings(graph);
+  auto points = settings(graph);
+  std::vector<std::string> names;
+  queries.collect(names);
+  keys.collect(names);
+  for (auto& point : extremes(graph, names))
+    if (permits(graph, point)) points.push_back(std::move(point));
+  if (points.empty()) return std::nullopt;
   std::vector<Literal> literals;
   try {
-    for (const auto& point : points) literals.push_back(evaluate_at(graph, id, point));
+    for (const auto& point : points) {
+      if (count(dims).evaluate(point) > most_elements) return std::nullopt;
+      literals.push_back(evaluate_at(graph, id, point));
+    }
   } catch (const Error&) {  // sizes that some slice does not permit
     return std::nullopt;
   }
-  const auto holds = [&](const std::function<bool(int64_t, int64_t, const std::map<std::string, int64_t>&)>& visible) {
+  // Visits every element of every batch and head, alike as they have to be; false where one is neither.
+  const auto visit = [&](const Expression& offset, const std::function<bool(int64_t distance, bool kept)>& see) {
     for (size_t p = 0; p < points.size(); ++p) {
       const Literal& literal = literals[p];
-      const int64_t tq = queries.evaluate(points[p]), tk = keys.evaluate(points[p]);
+      const int64_t tq = queries.evaluate(points[p]), tk = keys.evaluate(points[p]), o = offset.evaluate(points[p]);
       const int64_t rows = dims.size() >= 2 ? literal.dims[dims.size() - 2] : 1,
-                    columns = dims.empty() ? 1 : literal.dims.back();
-      for (int64_t i = 0; i < tq; ++i)
-        for (int64_t j = 0; j < tk; ++j) {
-          const auto kept = keep(literal, static_cast<size_t>((rows == 1 ? 0 : i) * columns + (columns == 1 ? 0 : j)));
-          if (!kept || *kept != visible(i, j, points[p])) return false;
-        }
+                    columns = dims.empty() ? 1 : literal.dims.back(), all = literal.count();
+      for (int64_t start = 0; start < all; start += rows * columns)
+        for (int64_t i = 0; i < tq; ++i)
+          for (int64_t j = 0; j < tk; ++j) {
+            const int64_t place = start + (rows == 1 ? 0 : i) * columns + (columns == 1 ? 0 : j);
+            const auto kept = keep(literal, static_cast<size_t>(place));
+            if (!kept || !see(j - i - o, *kept)) return false;
+          }
     }
-    return !points.empty();
+    return true;
   };
-  if (holds([](int64_t, int64_t, const auto&) { return true; })) return Geometry{true, false, 0};
-  for (const Expression& offset : {Expression(0), keys - queries})
-    if (holds([&](int64_t i, int64_t j, const auto& point) { return j <= i + offset.evaluate(point); }))
-      return Geometry{false, true, offset};
+  for (const Expression& offset : {Expression(0), keys - queries}) {
+    int64_t nearest = INT64_MAX, farthest = INT64_MIN;
+    const auto measure = [&](int64_t distance, bool kept) {
+      if (kept) nearest = std::min(nearest, distance), farthest = std::max(farthest, distance);
+      return true;
+    };
+    if (!visit(offset, measure) || nearest > farthest) return std::nullopt;
+    bool begins = false, ends = false;
+    const bool holds = visit(offset, [&](int64_t distance, bool kept) {
+      begins = begins || distance < nearest;
+      ends = ends || distance > farthest;
+      return kept == (distance >= nearest && distance <= farthest);
+    });
+    if (!holds) continue;
+    Geometry result;
+    if (begins) result.first = offset + nearest;
+    if (ends) result.last = offset + farthest;
+    return result;
+  }
   return std::nullopt;
 }
 
@@ -289,7 +339,8 @@ class Fuser {
                                        text(graph_.value(root_).dims)));
     const auto heads = with_heads(q.x, settled(graph_, build_.swap_last(k.x)), settled(graph_, v));
     if (!heads) return refuse(root_, "queries, keys and values are not of one batch");
-    read_masks(attention);
+    read_masks();
+    set_positions(attention);
 
     ValueId y = build_.add(attention, operands(*heads));
     // The guard after softmax gives a row of zeros where every key is hidden, as the operation does for booleans and
@@ -460,7 +511,7 @@ class Fuser {
   }
 
   // Sorts what is added and hidden into positions, key padding, and one bias.
-  void read_masks(Attention& attention) {
+  void read_masks() {
     std::vector<Bias> biases;
     while (!scores_.biases.empty()) {
       Bias bias = scores_.biases.back();
@@ -477,7 +528,7 @@ class Fuser {
         biases.push_back(std::move(bias));
       }
     }
-    for (const Bias& bias : biases) read_bias(bias, attention);
+    for (const Bias& bias : biases) read_bias(bias);
     while (!scores_.masks.empty()) {
       Mask mask = scores_.masks.back();
       scores_.masks.pop_back();
@@ -491,7 +542,7 @@ class Fuser {
       } else if (made_by<Expand>(graph_, mask.value)) {
         scores_.masks.push_back({producer(graph_, mask.value)->inputs[0], mask.keeps, mask.finite, mask.scores});
       } else {
-        read_mask(mask, attention);
+        read_mask(mask);
       }
     }
     guard_on_ = bias_;
@@ -506,7 +557,7 @@ class Fuser {
       guard_on_ = bias_ = build_.map(Step::f_select, {mask_, bias_, build_.scalar(-INFINITY)});
   }
 
-  void read_bias(const Bias& bias, Attention& attention) {
+  void read_bias(const Bias& bias) {
     // 0 where a boolean tells to keep, else -inf or a number that hides for good.
     if (const auto* select = operands_of(graph_, bias.value, Step::f_select); select && bias.factor > 0) {
       const auto yes = uniform(graph_, (*select)[1]), no = uniform(graph_, (*select)[2]);
@@ -522,7 +573,7 @@ class Fuser {
       if (value == 0) return true;
       return value <= hides_for_good ? std::optional(false) : std::nullopt;
     };
-    if (const auto shape = geometry(graph_, bias.value, bias.scores, keep); shape && hide(*shape, finite, attention))
+    if (const auto shape = geometry(graph_, bias.value, bias.scores, keep); shape && hide(*shape, finite, bias.scores))
       return;
     if (const auto& constant = graph_.value(bias.value).constant) {
       const auto values = constant->floats();
@@ -541,12 +592,12 @@ class Fuser {
     bias_ = bias_ == no_value ? value : build_.map(Step::f_add, {bias_, value});
   }
 
-  void read_mask(const Mask& mask, Attention& attention) {
+  void read_mask(const Mask& mask) {
     const auto keep = [&](const Literal& literal, size_t i) -> std::optional<bool> {
       return (literal.booleans()[i] != 0) == mask.keeps;
     };
     if (const auto shape = geometry(graph_, mask.value, mask.scores, keep);
-        shape && hide(*shape, mask.finite, attention))
+        shape && hide(*shape, mask.finite, mask.scores))
       return;
     ValueId kept = mask.keeps ? mask.value : build_.map(Step::b_not, {mask.value});
     kept = as_scores(kept, mask.scores);
@@ -559,13 +610,32 @@ class Fuser {
   }
 
   // A row that sees nothing by a finite mask is a mean, by positions zeros: then every row has to see something.
-  bool hide(const Geometry& shape, bool finite, Attention& attention) {
-    if (shape.everything) return true;
-    if (finite && shape.offset.range(graph_.dimensions).lower < 0) return false;
-    if (attention.causal && !(attention.offset == shape.offset)) return false;
-    attention.causal = true;
-    attention.offset = shape.offset;
+  bool hide(const Geometry& shape, bool finite, const Dims& scores) {
+    Geometry both = seen_;
+    for (auto bound : {&Geometry::first, &Geometry::last}) {
+      if (both.*bound && shape.*bound && !(*(both.*bound) == *(shape.*bound))) return false;
+      if (shape.*bound) both.*bound = shape.*bound;
+    }
+    const auto never_negative = [&](const Expression& e) { return e.range(graph_.dimensions).lower >= 0; };
+    const Expression behind = scores.back() - scores[scores.size() - 2];  // keys that the last query is before
+    if (both.first && both.last && !(*both.last - *both.first).constant()) return false;
+    if (finite &&
+        ((both.last && !never_negative(*both.last)) || (both.first && !never_negative(behind - *both.first)) ||
+         (both.first && both.last && !never_negative(*both.last - *both.first))))
+      return false;
+    seen_ = both;
     return true;
+  }
+
+  // What queries see by their positions, as the operation says it.
+  void set_positions(Attention& attention) const {
+    attention.causal = seen_.last.has_value();
+    attention.window = seen_.first.has_value();
+    if (seen_.first) attention.offset = *seen_.first;
+    if (seen_.last) attention.offset = *seen_.last;
+    if (!seen_.first) return;
+    attention.window_left = *(attention.offset - *seen_.first).constant();
+    attention.window_right = seen_.last ? 0 : INT32_MAX;
   }
 
   std::vector<ValueId> operands(const Heads& heads) const {
@@ -583,6 +653,7 @@ class Fuser {
   Scores scores_;
   Dims level_, batch_;
   ValueId bias_ = no_value, mask_ = no_value, finite_mask_ = no_value, padding_ = no_value;
+  Geometry seen_;
   ValueId guard_on_ = no_value;  // the part of the bias that may be -inf for a whole row
 };
 

@@ -85,6 +85,44 @@ std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Mis
   return build.add(product, inputs);
 }
 
+// One-hot rows times a matrix with constant rows are those rows. An index that no column stands for has a row of zeros.
+std::optional<ValueId> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>&) {
+  const auto* matmul = made_by<Matmul>(graph, root);
+  if (matmul == nullptr || matmul->activation != Activation::none || producer(graph, root)->inputs.size() != 2)
+    return std::nullopt;
+  const ValueId one_hot = producer(graph, root)->inputs[0], weights = producer(graph, root)->inputs[1];
+  const auto& table = graph.value(weights).constant;
+  if (!table || table->dims.size() != 2) return std::nullopt;
+  const int64_t entries = table->dims[0], columns = table->dims[1];
+  ValueId equal = no_value;
+  if (const auto* cast = operands_of(graph, one_hot, Step::b_to_f)) equal = (*cast)[0];
+  if (const auto* select = operands_of(graph, one_hot, Step::f_select);
+      select && uniform(graph, (*select)[1]) == 1 && uniform(graph, (*select)[2]) == 0)
+    equal = (*select)[0];
+  const auto* sides = equal == no_value ? nullptr : operands_of(graph, equal, Step::i_equal);
+  if (sides == nullptr) return std::nullopt;
+  const ValueId index = (*sides)[0], numbers = (*sides)[1];
+  const auto& counted = graph.value(numbers).constant;
+  if (!counted || counted->count() != entries || counted->dims.empty() || counted->dims.back() != entries)
+    return std::nullopt;
+  for (int64_t i = 0; i < entries; ++i)
+    if (counted->integers()[static_cast<size_t>(i)] != i) return std::nullopt;
+  Dims dims = graph.value(root).dims;
+  dims.pop_back();
+  if (!graph.value(index).dims.back().is_constant(1) || !(count(graph.value(index).dims) == count(dims)))
+    return std::nullopt;
+  const Builder build(graph, root, {one_hot, equal});
+  const auto whole = [&](int64_t value) {
+    return graph.constant("bound", Literal::of({}, std::vector<int64_t>{value}));
+  };
+  const std::vector<float> zeros(static_cast<size_t>(columns));
+  const ValueId zero = graph.constant("zeros", Literal::of({1, columns}, zeros));
+  const ValueId bounded =
+      build.map(Step::i_min, {build.map(Step::i_max, {build.reshape(index, dims), whole(-1)}), whole(entries)});
+  return build.add(Gather{0},
+                   {build.add(Concat{0}, {zero, weights, zero}), build.map(Step::i_add, {bounded, whole(1)})});
+}
+
 // sum over t of w[.., t, .., 1] * x[.., t, .., c] is w' x, t moved before the last axis.
 std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>&) {
   const auto* sum = made_by<Reduce>(graph, root);

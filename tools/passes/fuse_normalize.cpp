@@ -15,23 +15,30 @@ constexpr int deepest =
 struct Spread {
   Normalization kind;
   ValueId x;
-  int axes;  // how many of the last ones
+  std::vector<int> axes;  // ascending
   double epsilon;
 };
 
 const Node* mean(const Graph& graph, ValueId id) {
   const auto* reduce = made_by<Reduce>(graph, id);
-  return reduce != nullptr && reduce->kind == Reduction::mean && trailing_axes(graph, *producer(graph, id))
-             ? producer(graph, id)
-             : nullptr;
+  const bool is_mean = reduce != nullptr && reduce->kind == Reduction::mean && reduce->keep && !reduce->axes.empty();
+  return is_mean ? producer(graph, id) : nullptr;
 }
 
-// x of a mean of x * x over the last axes.
+// x of a mean of x * x. The squares of a reshaped x are reshaped squares: then x is its other reshape.
 std::optional<ValueId> mean_square(const Graph& graph, ValueId id) {
   const Node* node = mean(graph, id);
   if (node == nullptr) return std::nullopt;
-  const auto* square = operands_of(graph, node->inputs[0], Step::f_mul);
-  return square != nullptr && (*square)[0] == (*square)[1] ? std::optional((*square)[0]) : std::nullopt;
+  const ValueId operand = node->inputs[0];
+  const bool reshaped = made_by<Reshape>(graph, operand) != nullptr;
+  const auto* square = operands_of(graph, reshaped ? producer(graph, operand)->inputs[0] : operand, Step::f_mul);
+  if (square == nullptr || (*square)[0] != (*square)[1]) return std::nullopt;
+  if (!reshaped) return (*square)[0];
+  for (const NodeId reader : graph.readers((*square)[0]))
+    if (reader >= 0 && std::holds_alternative<Reshape>(graph.node(reader).operation) &&
+        graph.value(graph.node(reader).outputs[0]).dims == graph.value(operand).dims)
+      return graph.node(reader).outputs[0];
+  return std::nullopt;
 }
 
 std::optional<Spread> spread(const Graph& graph, ValueId root) {
@@ -48,7 +55,7 @@ std::optional<Spread> spread(const Graph& graph, ValueId root) {
   if (const auto* clamped = operands_of(graph, variance, Step::f_max)) variance = (*clamped)[0];
   if (const auto* relu = operands_of(graph, variance, Step::f_relu)) variance = (*relu)[0];
   if (const auto x = mean_square(graph, variance)) {
-    const int axes = *trailing_axes(graph, *producer(graph, variance));
+    const std::vector<int> axes = made_by<Reduce>(graph, variance)->axes;
     if (const auto* difference = operands_of(graph, *x, Step::f_sub))
       if (const Node* average = mean(graph, (*difference)[1]); average && average->inputs[0] == (*difference)[0])
         return Spread{Normalization::layer, (*difference)[0], axes, epsilon};
@@ -60,7 +67,7 @@ std::optional<Spread> spread(const Graph& graph, ValueId root) {
       const auto* square = operands_of(graph, (*difference)[1], Step::f_mul);
       const Node* average = square != nullptr && (*square)[0] == (*square)[1] ? mean(graph, (*square)[0]) : nullptr;
       if (average != nullptr && average->inputs[0] == *x)
-        return Spread{Normalization::layer, *x, *trailing_axes(graph, *average), epsilon};
+        return Spread{Normalization::layer, *x, std::get<Reduce>(average->operation).axes, epsilon};
     }
   return std::nullopt;
 }
@@ -72,8 +79,10 @@ std::optional<Spread> find_spread(const Graph& graph, ValueId root) {
     const auto [id, depth] = stack.back();
     stack.pop_back();
     if (const auto found = spread(graph, id)) return found;
+    if (depth == deepest) continue;
+    if (made_by<Reshape>(graph, id)) stack.emplace_back(producer(graph, id)->inputs[0], depth + 1);
     const Map* map = made_by<Map>(graph, id);
-    if (map == nullptr || depth == deepest) continue;
+    if (map == nullptr) continue;
     for (const Step step : {Step::f_add, Step::f_sub, Step::f_mul, Step::f_div, Step::f_neg, Step::f_reciprocal})
       if (map->step == step)
         for (const ValueId input : producer(graph, id)->inputs) stack.emplace_back(input, depth + 1);
@@ -89,13 +98,15 @@ struct Affine {
 
 Affine affine(const Graph& graph, ValueId root, const Spread& spread) {
   Affine found;
-  const Dims& dims = graph.value(spread.x).dims;
-  const Dims row(dims.end() - spread.axes, dims.end());
-  for (const NodeId id : region(graph, root, {spread.x})) {
+  std::vector<ValueId> leaves{spread.x};
+  if (made_by<Reshape>(graph, spread.x)) leaves.push_back(producer(graph, spread.x)->inputs[0]);  // of reshaped squares
+  for (const NodeId id : region(graph, root, leaves)) {
     const Node& node = graph.node(id);
     const auto* map = std::get_if<Map>(&node.operation);
+    if (std::holds_alternative<Reshape>(node.operation)) continue;
     if (map == nullptr) {
-      found.simple = found.simple && trailing_axes(graph, node);
+      const auto* reduce = std::get_if<Reduce>(&node.operation);
+      found.simple = found.simple && reduce != nullptr && reduce->keep && reduce->axes == spread.axes;
       continue;
     }
     for (const ValueId input : node.inputs) {
@@ -104,15 +115,34 @@ Affine affine(const Graph& graph, ValueId root, const Spread& spread) {
       if (input == spread.x || (uniform(graph, input) && count(value.dims).is_constant(1))) continue;
       const bool adds = map->step == Step::f_add || map->step == Step::f_sub;
       ValueId& place = adds ? found.bias : found.scale;
-      const bool fits = value.constant && value.dims.size() >= row.size() && value.dims.size() <= dims.size() &&
-                        std::equal(row.begin(), row.end(), value.dims.end() - spread.axes) &&
-                        count(value.dims) == count(row);
       found.simple =
-          found.simple && fits && (place == no_value || place == input) && (adds || map->step == Step::f_mul);
+          found.simple && value.constant && (place == no_value || place == input) && (adds || map->step == Step::f_mul);
       place = input;
     }
   }
   return found;
+}
+
+Dims without_ones(Dims dims) {
+  std::erase_if(dims, [](const Expression& size) { return size.is_constant(1); });
+  return dims;
+}
+
+// Whether a constant has an element for each of the normalised ones, the same everywhere else.
+bool is_row(const Graph& graph, ValueId constant, const Spread& spread, bool aligned) {
+  const Dims &dims = graph.value(spread.x).dims, &own = graph.value(constant).dims;
+  if (!aligned) {  // x has other axes of size 1 than what the constant is applied to
+    Dims row;
+    for (const int axis : spread.axes) row.push_back(dims[static_cast<size_t>(axis)]);
+    return without_ones(own) == without_ones(row);
+  }
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    const bool inside = std::find(spread.axes.begin(), spread.axes.end(), static_cast<int>(axis)) != spread.axes.end();
+    const size_t ahead = dims.size() - own.size();
+    const Expression size = axis < ahead ? Expression(1) : own[axis - ahead];
+    if (!(size == (inside ? dims[axis] : Expression(1)))) return false;
+  }
+  return true;
 }
 
 // The end of a normalisation is found from its last map back: a longer candidate comes first, and only a proven one is
@@ -128,19 +158,44 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, Normalization kind, std:
   const auto found = find_spread(graph, root);
   if (!found || found->kind != kind) return std::nullopt;
   const Dims dims = graph.value(found->x).dims;
-  if (!(graph.value(root).dims == dims)) return std::nullopt;
+  const bool aligned = graph.value(root).dims == dims;
+  if (!aligned && !(without_ones(graph.value(root).dims) == without_ones(dims))) return std::nullopt;
   const Affine tail = affine(graph, root, *found);
   if (!tail.simple) return std::nullopt;
 
   const auto first_new = static_cast<NodeId>(graph.node_count());
   const Builder build(graph, root);
-  const Dims row(dims.end() - found->axes, dims.end());
-  Dims merged(dims.begin(), dims.end() - found->axes);
-  merged.push_back(count(row));
-  std::vector<ValueId> inputs{build.reshape(found->x, merged)};
-  for (const ValueId constant : {tail.scale, tail.bias})
-    inputs.push_back(constant == no_value ? no_value : build.reshape(constant, {count(row)}));
-  const ValueId result = build.reshape(build.add(Normalize{kind, static_cast<float>(found->epsilon)}, inputs), dims);
+  // The normalised axes last, as one.
+  std::vector<int> order;
+  for (int axis = 0; axis < static_cast<int>(dims.size()); ++axis)
+    if (std::find(found->axes.begin(), found->axes.end(), axis) == found->axes.end()) order.push_back(axis);
+  const auto others = static_cast<std::ptrdiff_t>(order.size());
+  order.insert(order.end(), found->axes.begin(), found->axes.end());
+  Dims turned;
+  std::vector<int> back(order.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    turned.push_back(dims[static_cast<size_t>(order[i])]);
+    back[static_cast<size_t>(order[i])] = static_cast<int>(i);
+  }
+  Dims merged(turned.begin(), turned.begin() + others);
+  merged.push_back(count({turned.begin() + others, turned.end()}));
+
+  // Constants of another shape, one for each channel over time say, come behind.
+  const auto inside = [&](ValueId constant) {
+    return constant == no_value || is_row(graph, constant, *found, aligned);
+  };
+  const bool with_scale = inside(tail.scale), with_bias = with_scale && inside(tail.bias);
+  if (!aligned && !(with_scale && with_bias)) return std::nullopt;
+  ValueId x = found->x;  // a reshape is made anew, for the check to begin where the squares do
+  if (made_by<Reshape>(graph, x)) x = build.add(Reshape{dims}, {producer(graph, x)->inputs[0]});
+  std::vector<ValueId> inputs{settled(graph, build.reshape(settled(graph, build.transpose(x, order)), merged))};
+  for (const ValueId constant : {with_scale ? tail.scale : no_value, with_bias ? tail.bias : no_value})
+    inputs.push_back(constant == no_value ? no_value : build.reshape(constant, {merged.back()}));
+  ValueId result = build.add(Normalize{kind, static_cast<float>(found->epsilon)}, inputs);
+  result = build.transpose(build.reshape(result, turned), back);
+  if (!with_scale) result = build.map(Step::f_mul, {result, tail.scale});
+  if (!with_bias && tail.bias != no_value) result = build.map(Step::f_add, {result, tail.bias});
+  result = build.reshape(result, build.dims(root));
   if (!check_fusion(graph, root, result, first_new).same) return std::nullopt;
   return result;
 }

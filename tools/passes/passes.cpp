@@ -22,6 +22,8 @@ constexpr Fusion fusions[] = {
     {"sigmoid", fuse_sigmoid},
     {"relu", fuse_relu},
     {"softmax", fuse_softmax},
+    {"gather", fuse_one_hot},
+    {"conv", fuse_windows},
     {"layer_norm", fuse_layer_norm},
     {"rms_norm", fuse_rms_norm},
     {"rope", fuse_rope},

@@ -99,14 +99,6 @@ std::vector<Ratio> ratios(const Graph& graph, ValueId id) {
   return all;
 }
 
-std::optional<int> trailing_axes(const Graph& graph, const Node& reduce) {
-  const auto* op = std::get_if<Reduce>(&reduce.operation);
-  if (op == nullptr || !op->keep || op->axes.empty()) return std::nullopt;
-  const auto rank = static_cast<int>(graph.value(reduce.inputs[0]).dims.size()),
-             count = static_cast<int>(op->axes.size());
-  return op->axes.front() == rank - count ? std::optional(count) : std::nullopt;
-}
-
 bool depends_on_dimensions_only(const Graph& graph, ValueId id) {
   std::set<ValueId> seen;
   const std::function<bool(ValueId)> visit = [&](ValueId at) {
@@ -132,6 +124,13 @@ Literal evaluate_at(const Graph& graph, ValueId id, const std::map<std::string, 
   return compute(id);
 }
 
+bool permits(const Graph& graph, const std::map<std::string, int64_t>& sizes) {
+  return std::all_of(graph.constraints.begin(), graph.constraints.end(), [&](const Constraint& c) {
+    const int64_t left = c.left.evaluate(sizes), right = c.right.evaluate(sizes);
+    return c.relation == Constraint::Relation::equal ? left == right : left <= right;
+  });
+}
+
 std::vector<std::map<std::string, int64_t>> settings(const Graph& graph) {
   std::vector<std::map<std::string, int64_t>> all;
   for (int kind = 0; kind < 4; ++kind) {
@@ -141,11 +140,7 @@ std::vector<std::map<std::string, int64_t>> settings(const Graph& graph) {
       const int64_t wanted = kind == 0 ? dimension.lower : kind == 1 ? 7 : kind == 2 ? next++ : 64 - next++;
       sizes[name] = std::clamp(wanted, dimension.lower, dimension.upper);
     }
-    const bool permitted = std::all_of(graph.constraints.begin(), graph.constraints.end(), [&](const Constraint& c) {
-      const int64_t left = c.left.evaluate(sizes), right = c.right.evaluate(sizes);
-      return c.relation == Constraint::Relation::equal ? left == right : left <= right;
-    });
-    if (permitted) all.push_back(std::move(sizes));
+    if (permits(graph, sizes)) all.push_back(std::move(sizes));
   }
   return all;
 }

@@ -53,14 +53,13 @@ struct Ratio {
 };
 std::vector<Ratio> ratios(const Graph& graph, ValueId id);
 
-/// Axes that a reduction over the last ones keeps as size 1 (or has only those): how many, or nothing.
-std::optional<int> trailing_axes(const Graph& graph, const Node& reduce);
-
 /// Values that depend on no input of the graph: constants, positions, sizes.
 bool depends_on_dimensions_only(const Graph& graph, ValueId id);
 
 /// The elements of such a value for given dimensions.
 Literal evaluate_at(const Graph& graph, ValueId id, const std::map<std::string, int64_t>& sizes);
+/// Whether the constraints hold for given dimensions.
+bool permits(const Graph& graph, const std::map<std::string, int64_t>& sizes);
 /// A few settings of the dimensions: the bounds, and small sizes between them, alike and different.
 std::vector<std::map<std::string, int64_t>> settings(const Graph& graph);
 /// A gather by an index that counts, from constants, positions and sizes, as a slice.
@@ -123,6 +122,8 @@ std::optional<ValueId> fuse_layer_norm(Graph& graph, ValueId root, std::optional
 std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_rope(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<ValueId> fuse_windows(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>& miss);
 std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
 

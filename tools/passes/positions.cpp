@@ -15,12 +15,17 @@ constexpr int64_t most = int64_t{1} << 31;  // beyond it is no index, and nothin
 // A tensor of integers whose element at i is start + sum of steps[axis] * i[axis].
 struct Counting {
   Expression start;
-  std::vector<int64_t> steps;
+  std::vector<Expression> steps;
 
   bool uniform() const {
-    return std::all_of(steps.begin(), steps.end(), [](int64_t step) { return step == 0; });
+    return std::all_of(steps.begin(), steps.end(), [](const Expression& step) { return step.is_constant(0); });
   }
 };
+
+bool is_small(const Graph& graph, const Expression& step) {
+  const Expression::Range range = step.range(graph.dimensions);
+  return range.lower > -most && range.upper < most;
+}
 
 std::optional<Counting> counted(const Literal& literal) {
   const auto values = literal.integers();
@@ -28,21 +33,21 @@ std::optional<Counting> counted(const Literal& literal) {
   if (values.empty() || !std::all_of(values.begin(), values.end(), is_index)) return std::nullopt;
   std::vector<int64_t> strides(literal.dims.size(), 1);
   for (size_t axis = strides.size(); axis-- > 1;) strides[axis - 1] = strides[axis] * literal.dims[axis];
-  Counting result{values[0], std::vector<int64_t>(strides.size(), 0)};
+  std::vector<int64_t> steps(strides.size(), 0);
   for (size_t axis = 0; axis < strides.size(); ++axis)
-    if (literal.dims[axis] > 1) result.steps[axis] = values[static_cast<size_t>(strides[axis])] - values[0];
+    if (literal.dims[axis] > 1) steps[axis] = values[static_cast<size_t>(strides[axis])] - values[0];
   for (size_t i = 0; i < values.size(); ++i) {
     int64_t expected = values[0];
     for (size_t axis = 0; axis < strides.size(); ++axis)
-      expected += result.steps[axis] * (static_cast<int64_t>(i) / strides[axis] % literal.dims[axis]);
+      expected += steps[axis] * (static_cast<int64_t>(i) / strides[axis] % literal.dims[axis]);
     if (values[i] != expected) return std::nullopt;
   }
-  return result;
+  return Counting{values[0], {steps.begin(), steps.end()}};
 }
 
 // Where axes of size 1 come or go. Other reshapes only where all elements are alike.
 std::optional<Counting> reshaped(const Counting& x, const Dims& from, const Dims& to) {
-  Counting result{x.start, std::vector<int64_t>(to.size(), 0)};
+  Counting result{x.start, std::vector<Expression>(to.size(), 0)};
   if (x.uniform()) return result;
   size_t axis = 0;
   const auto skip_ones = [&] {
@@ -60,38 +65,37 @@ std::optional<Counting> reshaped(const Counting& x, const Dims& from, const Dims
 
 // Numpy's broadcasting: axes are aligned at the end, and an axis of size 1 is repeated.
 Counting expanded(const Counting& x, const Dims& from, const Dims& to) {
-  Counting result{x.start, std::vector<int64_t>(to.size(), 0)};
+  Counting result{x.start, std::vector<Expression>(to.size(), 0)};
   for (size_t axis = 0; axis < from.size(); ++axis)
     if (!from[axis].is_constant(1)) result.steps[to.size() - from.size() + axis] = x.steps[axis];
   return result;
 }
 
-std::optional<Counting> sum(const Counting& a, const Counting& b, int64_t times_b) {
+std::optional<Counting> sum(const Graph& graph, const Counting& a, const Counting& b, int64_t times_b) {
   Counting result{a.start + b.start * times_b, a.steps};
   for (size_t axis = 0; axis < result.steps.size(); ++axis) {
-    result.steps[axis] += b.steps[axis] * times_b;
-    if (std::abs(result.steps[axis]) >= most) return std::nullopt;
+    result.steps[axis] = result.steps[axis] + b.steps[axis] * times_b;
+    if (!is_small(graph, result.steps[axis])) return std::nullopt;
   }
   return result;
 }
 
 // Times a number that is the same everywhere.
-std::optional<Counting> product(const Counting& a, const Counting& b) {
-  if (!b.uniform()) return a.uniform() ? product(b, a) : std::nullopt;
-  Counting result{a.start * b.start, std::vector<int64_t>(a.steps.size(), 0)};
-  if (a.uniform()) return result;
-  const auto times = b.start.constant();
-  if (!times || std::abs(*times) >= most) return std::nullopt;
-  for (size_t axis = 0; axis < a.steps.size(); ++axis) {
-    result.steps[axis] = a.steps[axis] * *times;
-    if (std::abs(result.steps[axis]) >= most) return std::nullopt;
+std::optional<Counting> product(const Graph& graph, const Counting& a, const Counting& b) {
+  if (!b.uniform()) return a.uniform() ? product(graph, b, a) : std::nullopt;
+  Counting result{a.start * b.start, a.steps};
+  if (!a.uniform() && !is_small(graph, b.start)) return std::nullopt;
+  for (Expression& step : result.steps) {
+    step = step * b.start;
+    if (!is_small(graph, step)) return std::nullopt;
   }
   return result;
 }
 
 bool never_negative(const Graph& graph, const Counting& x) {
   return x.start.range(graph.dimensions).lower >= 0 &&
-         std::all_of(x.steps.begin(), x.steps.end(), [](int64_t step) { return step >= 0; });
+         std::all_of(x.steps.begin(), x.steps.end(),
+                     [&](const Expression& step) { return step.range(graph.dimensions).lower >= 0; });
 }
 
 using Known = std::map<ValueId, std::optional<Counting>>;  // a value may be read twice at each of many levels
@@ -125,7 +129,7 @@ std::optional<Counting> found(const Graph& graph, ValueId id, Known& known) {
   const auto dims_of = [&](size_t operand) { return graph.value(node->inputs[operand]).dims; };
   using Outcome = std::optional<Counting>;
   return std::visit(Overloaded{[&](const Iota& op) -> Outcome {
-                                 Counting result{0, std::vector<int64_t>(value.dims.size(), 0)};
+                                 Counting result{0, std::vector<Expression>(value.dims.size(), 0)};
                                  result.steps[static_cast<size_t>(op.axis)] = 1;
                                  return result;
                                },
@@ -145,17 +149,17 @@ std::optional<Counting> found(const Graph& graph, ValueId id, Known& known) {
                                  for (size_t axis = 0; axis < result.steps.size(); ++axis) {
                                    result.start = result.start + op.starts[axis] * result.steps[axis];
                                    if (std::abs(op.steps[axis]) >= most) return std::nullopt;
-                                   result.steps[axis] *= op.steps[axis];
-                                   if (std::abs(result.steps[axis]) >= most) return std::nullopt;
+                                   result.steps[axis] = result.steps[axis] * op.steps[axis];
+                                   if (!is_small(graph, result.steps[axis])) return std::nullopt;
                                  }
                                  return result;
                                },
                                [&](const Map& op) -> Outcome {
                                  for (size_t i = 0; i < operands.size(); ++i)
                                    operands[i] = expanded(operands[i], dims_of(i), value.dims);
-                                 if (op.step == Step::i_add) return sum(operands[0], operands[1], 1);
-                                 if (op.step == Step::i_sub) return sum(operands[0], operands[1], -1);
-                                 if (op.step == Step::i_mul) return product(operands[0], operands[1]);
+                                 if (op.step == Step::i_add) return sum(graph, operands[0], operands[1], 1);
+                                 if (op.step == Step::i_sub) return sum(graph, operands[0], operands[1], -1);
+                                 if (op.step == Step::i_mul) return product(graph, operands[0], operands[1]);
                                  if (op.step == Step::i_max)
                                    for (const size_t zero : {0, 1})
                                      if (operands[zero].uniform() && operands[zero].start.is_constant(0) &&
@@ -183,16 +187,19 @@ std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
   const auto count = counting(graph, index, known);
   if (!count) return std::nullopt;
   const Dims sizes = graph.value(index).dims;
-  int64_t step = 1;
+  std::optional<Expression> counted_by;  // the step between neighbours
   Expression length = 1;
-  size_t moving = sizes.size();  // the axis along which the index counts
-  for (size_t axis = 0; axis < sizes.size(); ++axis) {
-    if (count->steps[axis] == 0 || sizes[axis].is_constant(1)) continue;
-    if (moving != sizes.size()) return std::nullopt;
-    moving = axis;
-    step = count->steps[axis];
-    length = sizes[axis];
+  std::vector<bool> moving(sizes.size(), false);  // axes along which the index counts, as one axis that was split
+  for (size_t axis = sizes.size(); axis-- > 0;) {
+    if (count->steps[axis].is_constant(0) || sizes[axis].is_constant(1)) continue;
+    if (!counted_by) counted_by = count->steps[axis];
+    if (!(count->steps[axis] == *counted_by * length)) return std::nullopt;
+    moving[axis] = true;
+    length = length * sizes[axis];
   }
+  const auto constant_step = counted_by.value_or(1).constant();
+  if (!constant_step) return std::nullopt;
+  const int64_t step = *constant_step;
 
   // Within the table whatever the dimensions are, or, as ONNX demands it, by a constraint.
   Dims dims = graph.value(table).dims;
@@ -218,7 +225,7 @@ std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
   const Dims full = graph.value(out).dims;
   Dims repeated = full;  // with 1 where the index only repeats
   for (size_t axis = 0; axis < sizes.size(); ++axis)
-    if (axis != moving) repeated[along + axis] = 1;
+    if (!moving[axis]) repeated[along + axis] = 1;
   const Builder build(graph, out);
   return build.expand(build.reshape(build.add(slice, {table}), repeated), full);
 }

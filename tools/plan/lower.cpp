@@ -31,17 +31,19 @@ bool is_arrangement(const Node& node) {
 }
 
 template <class T>
+std::vector<std::byte> bytes_of(std::span<const T> values) {
+  const auto bytes = std::as_bytes(values);
+  return {bytes.begin(), bytes.end()};
+}
+template <class T>
 std::vector<std::byte> bytes_of(const std::vector<T>& values) {
-  std::vector<std::byte> bytes(values.size() * sizeof(T));
-  if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
-  return bytes;
+  return bytes_of(std::span<const T>(values));
 }
 
 /// As the device holds it.
 std::vector<std::byte> bytes_of(const Literal& literal, const std::string& name) {
-  if (literal.type == Type::f32) return bytes_of(std::vector<float>(literal.floats().begin(), literal.floats().end()));
-  if (literal.type == Type::boolean)
-    return bytes_of(std::vector<uint8_t>(literal.booleans().begin(), literal.booleans().end()));
+  if (literal.type == Type::f32) return bytes_of(literal.floats());
+  if (literal.type == Type::boolean) return bytes_of(literal.booleans());
   using Limits = std::numeric_limits<int32_t>;
   std::vector<int32_t> values;
   for (const int64_t value : literal.integers()) {
@@ -539,7 +541,9 @@ class Lowering {
 
   void emit(const Node& node) {
     Places places{node, {}, {}};
-    for (const ValueId input : node.inputs) places.inputs.push_back(input == no_value ? Optional() : view_of(input));
+    for (size_t i = 0; i < node.inputs.size(); ++i)
+      places.inputs.push_back(operand(node, i) == no_value || in_panels(node, i) ? Optional()
+                                                                                 : view_of(node.inputs[i]));
     for (const ValueId output : node.outputs) {
       places.outputs.emplace_back();
       if (output == no_value || !read_[index(output)]) continue;
@@ -632,6 +636,15 @@ class Lowering {
     return nullptr;
   }
 
+  /// Whether an operand is weights that only their panels are read of.
+  bool in_panels(const Node& node, size_t i) const {
+    const Value& weights = graph_.value(node.inputs[i]);
+    if (!weights.constant) return false;
+    const std::vector<int64_t>& dims = weights.constant->dims;
+    if (as<Matmul>(node)) return i == 1 && weights.constant->count() == dims[dims.size() - 2] * dims.back();
+    return (as<Conv>(node) && i == 1) || (as<Recurrent>(node) && i >= 1 && i <= 3);
+  }
+
   /// Weights [K, N] as a matmul wants them.
   View panels(const Value& weights) {
     const int64_t rows = weights.constant->dims[weights.constant->dims.size() - 2],
@@ -656,7 +669,7 @@ class Lowering {
   }
 
   void lower(const Matmul& op, Places& places) {
-    View a = *places.inputs[0], b = *places.inputs[1], y = *places.outputs[0];
+    View a = *places.inputs[0], y = *places.outputs[0];
     Optional bias = places.inputs.size() > 2 ? places.inputs[2] : Optional();
     Optional residual = places.inputs.size() > 3 ? places.inputs[3] : Optional();
     const size_t rank = y.dims.size();
@@ -672,29 +685,27 @@ class Lowering {
     };
     a = batched(a, m, k);
 
-    const Value& weights = graph_.value(places.node.inputs[1]);
-    const bool is_packed =
-        weights.constant && weights.constant->count() == k.constant().value_or(-1) * n.constant().value_or(-1);
-    b = batched(b, k, n);
-    const bool one_b =
-        std::all_of(b.strides.begin(), b.strides.end() - 2, [](const Expression& s) { return s.is_constant(0); }) ||
-        is_packed;
+    const bool is_packed = in_panels(places.node, 1);
+    View b = is_packed ? panels(graph_.value(places.node.inputs[1])) : batched(*places.inputs[1], k, n);
+    const bool one_b = is_packed || std::all_of(b.strides.begin(), b.strides.end() - 2,
+                                                [](const Expression& s) { return s.is_constant(0); });
     std::vector<View*> views{&a, &y};
     if (residual) views.push_back(&*residual);
     if (one_b) {  // then all rows are rows of one product, as far as they lie at one stride
       merge_axes(views, 0, rank - 1);
-      View one = b;
-      one.dims.erase(one.dims.begin(), one.dims.end() - 2);
-      one.strides.erase(one.strides.begin(), one.strides.end() - 2);
-      Dims dims(y.dims.begin(), y.dims.end() - 2);
-      dims.push_back(k);
-      dims.push_back(n);
-      b = broadcast(one, dims);
+      if (!is_packed) {
+        View one = b;
+        one.dims.erase(one.dims.begin(), one.dims.end() - 2);
+        one.strides.erase(one.strides.begin(), one.strides.end() - 2);
+        Dims dims(y.dims.begin(), y.dims.end() - 2);
+        dims.push_back(k);
+        dims.push_back(n);
+        b = broadcast(one, dims);
+      }
     } else {
       views.push_back(&b);
       merge_axes(views, 0, rank - 2);
     }
-    if (is_packed) b = panels(weights);
     add(OperatorKind::matmul, places.node.name, places.node.absorbed, MatmulParams{op.activation, is_packed, {}},
         {a, b, bias, residual}, {y}, macs);
   }
@@ -908,8 +919,7 @@ class Lowering {
     const auto block = static_cast<uint8_t>(reaches_out && !depthwise ? std::clamp<int64_t>(width, 1, 12) : 0);
     const int64_t k = static_cast<int64_t>(weights.size()) / outputs;
     const std::string name = graph_.value(node.inputs[1]).name;
-    const View w = depthwise ? constant_view(name, Type::f32, {k, channels},
-                                             bytes_of(std::vector<float>(weights.begin(), weights.end())))
+    const View w = depthwise ? constant_view(name, Type::f32, {k, channels}, bytes_of(weights))
                              : constant_view(name, Type::f32, {op.groups * ((outputs / op.groups + 15) / 16), k, 16},
                                              bytes_of(conv_panels(weights, k, outputs, op.groups)));
     const Window window = window_of(spatial(node, op.axes, views));
