@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "tools/onnx/lowering.h"
 
@@ -392,6 +393,11 @@ void space_to_depth(Lowering& l) {
 
 // --- Indexing --------------------------------------------------------------------------------------------
 
+void expect_inside(std::span<const int64_t> indices, int64_t size) {
+  for (const int64_t index : indices)
+    if (index < -size || index >= size) refuse("index {} of an axis of size {}", index, size);
+}
+
 void gather(Lowering& l) {
   const Operand table = l.operand(0);
   const int axis = Lowering::axis(l.integer("axis", 0), l.rank(table.id));
@@ -400,9 +406,7 @@ void gather(Lowering& l) {
   const Value& known = l.graph.value(index);
   Dims dims = l.dims(table.id);
   const auto size = dims[at(axis)].constant();
-  if (known.constant && size)
-    for (const int64_t row : known.constant->integers())
-      if (row < -*size || row >= *size) refuse("index {} of an axis of size {}", row, *size);
+  if (known.constant && size) expect_inside(known.constant->integers(), *size);
   if (known.constant && known.dims.empty()) {  // one row: a view
     const int64_t row = known.constant->integers()[0];
     const ValueId slice = l.slice(table.id, axis, row < 0 ? dims[at(axis)] + row : row, 1);
@@ -460,6 +464,9 @@ void gather_nd(Lowering& l) {
       return l.iota(places, static_cast<int>(axis));
     }
     const ValueId own = l.reshape(l.slice(index, static_cast<int>(last), axis - batch, 1), places);
+    const auto& known = l.graph.value(own).constant;
+    const auto rows = dims[at(axis)].constant();
+    if (known && rows) expect_inside(known->integers(), *rows);
     if (axes == 1) return own;  // the gather takes negative ones
     return l.select(l.map(Step::i_less, {own, l.integer_constant(0)}), l.map(Step::i_add, {own, size(axis)}), own);
   };

@@ -1,4 +1,6 @@
 /// Index tensors that count: gathering by them is a slice.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -209,7 +211,11 @@ std::optional<ValueId> counting_gathers(Graph& graph, ValueId out) {
   if (length.range(graph.dimensions).lower < 1 || low.range(graph.dimensions).lower < 0) return std::nullopt;
   const auto room = (size - 1 - high).range(graph.dimensions);
   if (room.upper < 0) return std::nullopt;
-  if (room.lower < 0) graph.constraints.push_back({Constraint::Relation::less_equal, high, size - 1});
+  if (room.lower < 0) {
+    graph.constraints.push_back({Constraint::Relation::less_equal, high, size - 1});
+    graph.notes.push_back(
+        fmt::format("node '{}' (gather): {} <= {}", graph.value(out).name, high.text(), (size - 1).text()));
+  }
 
   Slice slice{std::vector<Expression>(dims.size()), std::vector<int64_t>(dims.size(), 1), {}};
   slice.starts[along] = first;
