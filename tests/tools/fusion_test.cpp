@@ -204,6 +204,72 @@ TEST_CASE_FIXTURE(Heads, "attention: a window that begins nowhere, and one that 
   }
 }
 
+TEST_CASE_FIXTURE(Heads, "attention: masks that are causal at most sizes only are tensors, and noted") {
+  const auto size = [&](const Expression& e) { return add_node(tools::Size{e}, {}); };
+  const auto whole = [&](int64_t value) { return graph.constant("k", Literal::of({}, std::vector<int64_t>{value})); };
+  const ValueId seen = causal(queries, keys);
+  ValueId mask = seen;
+  Sizes other = sizes;
+  SUBCASE("but at one size") {
+    mask = map(Step::b_or, {seen, map(Step::i_equal, {size(keys), whole(13)})});
+    other["keys"] = 13;
+  }
+  SUBCASE("but at some multiples") {
+    const ValueId rest = map(Step::i_mod, {size(keys), whole(11)});
+    mask = map(Step::b_or, {seen, map(Step::i_equal, {rest, whole(2)})});
+    other["keys"] = 24;
+  }
+  SUBCASE("a window as wide as the sizes say") {
+    const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+    const ValueId third = map(Step::i_div, {size(keys), whole(3)});
+    mask = map(Step::i_less_equal, {map(Step::i_sub, {query, key}), map(Step::i_min, {third, whole(9)})});
+    mask = map(Step::b_and, {seen, mask});
+  }
+  end(select(mask, scores(), number(-infinity)));
+  Optimised done(*this, other);
+  CHECK(fused(done).inputs.size() == 4);
+  REQUIRE(graph.notes.size() == 1);
+  CHECK(graph.notes[0].find("stays a tensor of shape [") != std::string::npos);
+}
+
+TEST_CASE_FIXTURE(Heads, "attention: masks by position are read from how they are made, not from their elements") {
+  graph.dimensions["queries"].upper = graph.dimensions["keys"].upper = 1 << 20;
+  const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
+  const auto whole = [&](int64_t value) { return graph.constant("k", Literal::of({}, std::vector<int64_t>{value})); };
+  int64_t left = -1;
+  SUBCASE("causal") {
+    end(select(causal(queries, keys), scores(), number(-infinity)));
+  }
+  SUBCASE("a window of the sizes that constraints allow") {
+    graph.constraints.push_back({Constraint::Relation::equal, Expression::modulo(keys, 10), 0});
+    const ValueId near = map(Step::i_less, {map(Step::i_sub, {query, key}), whole(100)});
+    end(select(map(Step::b_and, {causal(queries, keys), near}), scores(), number(-infinity)));
+    left = 99;
+    sizes["keys"] = 10;
+  }
+  SUBCASE("the distance without its sign") {
+    const ValueId distance = one(Step::i_abs, map(Step::i_sub, {query, key}));
+    const ValueId near = map(Step::i_less_equal, {distance, whole(30)});
+    end(select(map(Step::b_and, {causal(queries, keys), near}), scores(), number(-infinity)));
+    left = 30;
+  }
+  SUBCASE("a slice of a constant, in numbers, turned") {
+    graph.dimensions["queries"].upper = graph.dimensions["keys"].upper = 48;
+    std::vector<float> hidden(48 * 48);
+    for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = i / 48 > i % 48;  // [key, query]
+    const ValueId table = graph.constant("table", Literal::of({48, 48}, hidden));
+    const ValueId part = transpose(add_node(Slice{{0, 0}, {1, 1}, {keys, queries}}, {table}), {1, 0});
+    end(add(scores(), times(part, -3.4028235e38f)));
+  }
+  Optimised done(*this, sizes);
+  CHECK(fused(done).inputs.size() == 3);
+  CHECK(done.attributes<Attention>().causal);
+  CHECK(done.attributes<Attention>().offset == 0);
+  CHECK(done.attributes<Attention>().window == (left >= 0));
+  if (left >= 0) CHECK(done.attributes<Attention>().window_left == left);
+  CHECK(graph.notes.empty());
+}
+
 TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands beside causal") {
   const ValueId keep = input("keep", {batch, keys}, Type::boolean);
   const ValueId wide = reshape(keep, {batch, 1, 1, keys});

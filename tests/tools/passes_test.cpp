@@ -390,6 +390,18 @@ TEST_CASE_FIXTURE(Fixture, "a rotation is done before a transpose") {
   CHECK(producer(graph, y)->inputs[0] == x);
 }
 
+TEST_CASE("functions of positions that are others at one size are no tables") {
+  Written w;
+  const Expression t = w.dimension("t", 1, 64);
+  const ValueId odd = w.map(Step::i_equal, {w.add_node(tools::Size{t}, {}),
+                                            w.graph.constant("k", Literal::of({}, std::vector<int64_t>{13}))});
+  const ValueId scale = w.select(odd, w.number(0.5f), w.number(1));
+  const ValueId angle = w.mul(w.one(Step::i_to_f, w.add_node(Iota{{t}, 0}, {})), scale);
+  w.output(w.add(w.input("x", {t}), w.one(Step::f_cos, angle)));
+  Optimised done(w, {{"t", 13}});
+  CHECK(done.nodes<Slice>() == 0);
+}
+
 TEST_CASE("functions of positions are tables") {
   Written w;
   const Expression tokens = w.dimension("tokens", 1, 40);

@@ -223,92 +223,25 @@ struct Geometry {
   std::optional<Expression> first, last;  // absent: from the beginning, to the end
 };
 
-// Sizes at which the named dimensions are as large as the constraints allow, one before another and the other way
-// round.
-std::vector<std::map<std::string, int64_t>> extremes(const Graph& graph, std::vector<std::string> names) {
-  std::map<std::string, int64_t> least;
-  for (const auto& [name, dimension] : graph.dimensions) least[name] = dimension.lower;
-  std::vector<std::map<std::string, int64_t>> all;
-  for (const bool backwards : {false, true}) {
-    if (backwards) std::reverse(names.begin(), names.end());
-    auto sizes = least;
-    for (const std::string& name : names) {
-      int64_t lower = sizes[name], upper = graph.dimensions.at(name).upper;
-      while (lower < upper) {
-        sizes[name] = lower + (upper - lower + 1) / 2;
-        if (permits(graph, sizes))
-          lower = sizes[name];
-        else
-          upper = sizes[name] - 1;
-      }
-      sizes[name] = lower;
-    }
-    all.push_back(std::move(sizes));
-  }
-  return all;
-}
-
-// `keep` tells what an element that is not hidden looks like; nothing where it is neither hidden nor kept. A mask that
-// ends at some distance shows it at large sizes only: what is too large to be looked at there is none.
+// `keep` tells what an element that is not hidden looks like; nothing where it is neither hidden nor kept.
 std::optional<Geometry> geometry(const Graph& graph, ValueId id, const Dims& scores,
                                  const std::function<std::optional<bool>(const Literal&, size_t)>& keep) {
-  constexpr int64_t most_elements = int64_t{1} << 22;
-  if (!depends_on_dimensions_only(graph, id)) return std::nullopt;
-  const Dims dims = graph.value(id).dims;
-  const Expression queries = scores[scores.size() - 2], keys = scores.back();
-  auto points = settings(graph);
-  std::vector<std::string> names;
-  queries.collect(names);
-  keys.collect(names);
-  for (auto& point : extremes(graph, names))
-    if (permits(graph, point)) points.push_back(std::move(point));
-  if (points.empty()) return std::nullopt;
-  std::vector<Literal> literals;
-  try {
-    for (const auto& point : points) {
-      if (count(dims).evaluate(point) > most_elements) return std::nullopt;
-      literals.push_back(evaluate_at(graph, id, point));
-    }
-  } catch (const Error&) {  // sizes that some slice does not permit
-    return std::nullopt;
+  const auto mask = by_distance(graph, id, scores);
+  if (!mask) return std::nullopt;
+  const std::vector<Expression>& at = mask->at;
+  std::optional<size_t> first, last;  // of the kept stripe
+  for (size_t i = 0; i <= at.size(); ++i) {
+    const auto kept = keep(mask->values, i);
+    if (!kept || (*kept && last && *last + 1 != i)) return std::nullopt;
+    if (!*kept) continue;
+    if (!first) first = i;
+    last = i;
   }
-  // Visits every element of every batch and head, alike as they have to be; false where one is neither.
-  const auto visit = [&](const Expression& offset, const std::function<bool(int64_t distance, bool kept)>& see) {
-    for (size_t p = 0; p < points.size(); ++p) {
-      const Literal& literal = literals[p];
-      const int64_t tq = queries.evaluate(points[p]), tk = keys.evaluate(points[p]), o = offset.evaluate(points[p]);
-      const int64_t rows = dims.size() >= 2 ? literal.dims[dims.size() - 2] : 1,
-                    columns = dims.empty() ? 1 : literal.dims.back(), all = literal.count();
-      for (int64_t start = 0; start < all; start += rows * columns)
-        for (int64_t i = 0; i < tq; ++i)
-          for (int64_t j = 0; j < tk; ++j) {
-            const int64_t place = start + (rows == 1 ? 0 : i) * columns + (columns == 1 ? 0 : j);
-            const auto kept = keep(literal, static_cast<size_t>(place));
-            if (!kept || !see(j - i - o, *kept)) return false;
-          }
-    }
-    return true;
-  };
-  for (const Expression& offset : {Expression(0), keys - queries}) {
-    int64_t nearest = INT64_MAX, farthest = INT64_MIN;
-    const auto measure = [&](int64_t distance, bool kept) {
-      if (kept) nearest = std::min(nearest, distance), farthest = std::max(farthest, distance);
-      return true;
-    };
-    if (!visit(offset, measure) || nearest > farthest) return std::nullopt;
-    bool begins = false, ends = false;
-    const bool holds = visit(offset, [&](int64_t distance, bool kept) {
-      begins = begins || distance < nearest;
-      ends = ends || distance > farthest;
-      return kept == (distance >= nearest && distance <= farthest);
-    });
-    if (!holds) continue;
-    Geometry result;
-    if (begins) result.first = offset + nearest;
-    if (ends) result.last = offset + farthest;
-    return result;
-  }
-  return std::nullopt;
+  if (!first) return std::nullopt;
+  Geometry result;
+  if (*first > 0) result.first = at[*first - 1];
+  if (*last < at.size()) result.last = at[*last] - 1;
+  return result;
 }
 
 // --- The fusion ------------------------------------------------------------------------------------------------------
@@ -637,9 +570,15 @@ class Fuser {
   // A row that sees nothing by a finite mask is a mean, by positions zeros: then every row has to see something.
   bool hide(const Geometry& shape, bool finite, const Dims& scores) {
     Geometry both = seen_;
-    for (auto bound : {&Geometry::first, &Geometry::last}) {
-      if (both.*bound && shape.*bound && !(*(both.*bound) == *(shape.*bound))) return false;
-      if (shape.*bound) both.*bound = shape.*bound;
+    for (auto bound : {&Geometry::first, &Geometry::last}) {  // of two the one that hides more, at all sizes
+      if (!(shape.*bound)) continue;
+      if (both.*bound) {
+        const auto [lower, upper] = (*(shape.*bound) - *(both.*bound)).range(graph_.dimensions);
+        const bool first = bound == &Geometry::first;
+        if (lower < 0 && upper > 0) return false;
+        if (first ? upper <= 0 : lower >= 0) continue;
+      }
+      both.*bound = shape.*bound;
     }
     const auto never_negative = [&](const Expression& e) { return e.range(graph_.dimensions).lower >= 0; };
     const Expression behind = scores.back() - scores[scores.size() - 2];  // keys that the last query is before

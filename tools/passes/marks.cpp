@@ -56,6 +56,27 @@ std::optional<Sum> sum_of(const Graph& graph, ValueId weights, int depth = 0) {
   return std::nullopt;
 }
 
+// What queries see or add by their positions alone, and is neither causal nor a window at every size.
+void note_positions(Graph& graph, const Node& attention) {
+  const ValueId bias = attention.inputs[3];
+  if (bias == no_value) return;
+  const Expression queries = graph.value(attention.inputs[0]).dims[2], keys = graph.value(attention.inputs[1]).dims[2];
+  std::vector<NodeId> nodes = region(graph, bias, {});
+  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {  // the whole before its parts
+    const ValueId id = graph.node(*node).outputs[0];
+    const Dims dims = id == no_value ? Dims{} : graph.value(id).dims;
+    if (dims.size() < 2 || !(dims[dims.size() - 2] == queries) || !(dims.back() == keys) ||
+        !depends_on_dimensions_only(graph, id))
+      continue;
+    const std::string note = fmt::format(
+        "'{}', a mask or bias by positions alone, stays a tensor of shape {}: it is neither causal nor a "
+        "window at all sizes",
+        graph.value(id).name, text(dims));
+    if (std::find(graph.notes.begin(), graph.notes.end(), note) == graph.notes.end()) graph.notes.push_back(note);
+    return;
+  }
+}
+
 }  // namespace
 
 void mark_weights(Graph& graph, Report& report) {
@@ -64,6 +85,7 @@ void mark_weights(Graph& graph, Report& report) {
     const auto* softmax = std::get_if<Softmax>(&node.operation);
     if (std::holds_alternative<Attention>(node.operation)) {
       node.mark = Mark{source_name(graph, node.inputs[0]), source_name(graph, node.inputs[1]), 3};
+      if (node.inputs.size() > 3) note_positions(graph, node);
       ++report.attentions;
     } else if (softmax && !softmax->log) {
       const auto sum = sum_of(graph, node.outputs[0]);

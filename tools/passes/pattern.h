@@ -64,6 +64,13 @@ Literal evaluate_at(const Graph& graph, ValueId id, const std::map<std::string, 
 bool permits(const Graph& graph, const std::map<std::string, int64_t>& sizes);
 /// A few settings of the dimensions: the bounds, and small sizes between them, alike and different.
 std::vector<std::map<std::string, int64_t>> settings(const Graph& graph);
+/// A value over queries and keys that depends on their distance only, key - query: it is values[n] from at[n - 1] on,
+/// up to before at[n], at all sizes.
+struct ByDistance {
+  std::vector<Expression> at;
+  Literal values;
+};
+std::optional<ByDistance> by_distance(const Graph& graph, ValueId id, const Dims& scores);
 /// A gather by an index that counts, from constants, positions and sizes, as a slice.
 std::optional<ValueId> counting_gathers(Graph& graph, ValueId out);
 

@@ -20,6 +20,42 @@ bool is_costly(const Graph& graph, ValueId id) {
   });
 }
 
+// Whether its elements at some place are the same at all sizes that have the place: no size is a number in it, and
+// nothing runs over an axis that varies, or moves along one by a size.
+bool stays_in_place(const Graph& graph, ValueId id) {
+  const auto constant = [](const std::vector<Expression>& all) {
+    return std::all_of(all.begin(), all.end(), [](const Expression& e) { return e.constant().has_value(); });
+  };
+  const std::vector<NodeId> nodes = region(graph, id, {});
+  return std::all_of(nodes.begin(), nodes.end(), [&](NodeId number) {
+    const Node& node = graph.node(number);
+    const Dims from = node.inputs.empty() ? Dims{} : graph.value(node.inputs[0]).dims;
+    return std::visit(
+        Overloaded{[](const Size&) { return false; },
+                   [&](const Slice& op) {
+                     return constant(op.starts) &&
+                            std::all_of(op.steps.begin(), op.steps.end(), [](int64_t step) { return step > 0; });
+                   },
+                   [&](const Concat& op) {  // what follows an operand that grows would move
+                     return std::all_of(node.inputs.begin(), node.inputs.end() - 1, [&](ValueId input) {
+                       return graph.value(input).dims[static_cast<size_t>(op.axis)].constant();
+                     });
+                   },
+                   [&](const Pad& op) { return constant(op.before) && constant(op.after); },
+                   [&](const Matmul&) { return from.back().constant().has_value(); },
+                   [&](const Reduce& op) {
+                     return std::all_of(op.axes.begin(), op.axes.end(),
+                                        [&](int axis) { return from[static_cast<size_t>(axis)].constant(); });
+                   },
+                   [](const auto& op) {
+                     using Op = std::decay_t<decltype(op)>;
+                     return std::is_same_v<Op, Map> || std::is_same_v<Op, Iota> || std::is_same_v<Op, Reshape> ||
+                            std::is_same_v<Op, Transpose> || std::is_same_v<Op, Expand> || std::is_same_v<Op, Gather>;
+                   }},
+        node.operation);
+  });
+}
+
 bool begins(const Literal& whole, const Literal& part) {
   std::vector<int64_t> at(part.dims.size(), 0);
   for (const float value : part.floats()) {
@@ -38,7 +74,6 @@ std::optional<Literal> table(const Graph& graph, ValueId id) {
     if (count(graph.value(id).dims).evaluate(largest) > most_elements) return std::nullopt;
     const Literal whole = evaluate_at(graph, id, largest);
     auto points = settings(graph);
-    if (points.empty()) return std::nullopt;
     for (const bool half : {true, false}) {  // and near the largest
       points.emplace_back();
       for (const auto& [name, dimension] : graph.dimensions)
@@ -65,7 +100,7 @@ bool tabulate(Graph& graph) {
     const Node& node = graph.node(id);
     const ValueId value = node.outputs[0];
     if (value == no_value || std::holds_alternative<Expand>(node.operation) || graph.value(value).type != Type::f32 ||
-        !depends_on_dimensions_only(graph, value) || !is_costly(graph, value))
+        !depends_on_dimensions_only(graph, value) || !is_costly(graph, value) || !stays_in_place(graph, value))
       continue;
     const std::vector<NodeId> readers = graph.readers(value);
     const bool ends = std::any_of(readers.begin(), readers.end(), [&](NodeId reader) {
