@@ -1140,6 +1140,41 @@ TEST_CASE("a wrong fusion is undone and reported with its numbers") {
   CHECK(std::equal(after[0].floats().begin(), after[0].floats().end(), before[0].floats().begin()));
 }
 
+TEST_CASE("fusions are checked at sizes that constraints permit, however few") {
+  Written w;
+  const Expression t = w.dimension("t", 1, 1024), s = w.dimension("s", 1, 100), r = w.dimension("r", 1, 100);
+  Sizes sizes{{"t", 128}, {"s", 3}, {"r", 3}};
+  bool possible = true;
+  const auto equal = [&](const Expression& a, const Expression& b) {
+    w.graph.constraints.push_back({Constraint::Relation::equal, a, b});
+  };
+  SUBCASE("multiples") {
+    equal(Expression::modulo(t, 128), 0);
+  }
+  SUBCASE("dimensions that are equal") {
+    equal(s + r * 2, r * 3);
+    equal(t, 100 * s + 11 * r);
+    sizes["t"] = 333;
+  }
+  SUBCASE("none: the reason is that") {
+    equal(Expression::modulo(t, 2), 0);
+    equal(Expression::modulo(t, 4), 1);
+    possible = false;
+  }
+  const ValueId x = w.input("x", {t, s, r});
+  w.output(w.mul(x, w.one(Step::f_sigmoid, x)));
+  Report report;
+  Graph before = w.graph;
+  optimise(w.graph, report);
+  CHECK(report.fused.size() == possible);
+  if (possible) check_same(results(w.graph, sizes), results(before, sizes));
+  if (!possible) {
+    REQUIRE(report.missed.size() == 1);
+    CHECK(report.missed[0].found == "undone, it could not be checked: no permitted sizes of the dimensions were found");
+    CHECK(report.missed[0].advice.find("report this") == std::string::npos);
+  }
+}
+
 TEST_CASE("a fusion that is right is installed, and names what it absorbed") {
   Written w;
   const ValueId x = w.input("x", {4, 8});

@@ -111,6 +111,12 @@ TEST_CASE_FIXTURE(Fixture, "two names that meet are one dimension, everywhere") 
   CHECK(graph.dimensions.at("tokens").upper == 512);
   REQUIRE(graph.notes.size() == 1);
   CHECK(graph.notes[0].find("'tokens' and 'sequence' are one dimension") != std::string::npos);
+  // So are names in two sums with the same rest.
+  const Expression past = dimension("past", 0, 9), before = dimension("before", 1, 8);
+  graph.unify(tokens + past, before + tokens, "cache");
+  CHECK(graph.constraints.empty());
+  CHECK(graph.dimensions.count("before") + graph.dimensions.count("past") == 1);
+  CHECK(graph.current(past) == graph.current(before));
   // An expression from before is renewed where it is used.
   CHECK(graph.value(graph.add_value(Expand{{other, batch, other}}, {a}, "late")).dims == Dims{tokens, batch, tokens});
 }

@@ -380,6 +380,14 @@ void Graph::unify(const Expression& first, const Expression& second, const std::
   const bool take_b = named_b && !depends(a, *named_b) && !stays(*named_b);
   const bool take_a = !take_b && named_a && !depends(b, *named_a) && !stays(*named_a);
   if (!take_a && !take_b) {
+    // What both have leaves: of past + t and other + t, past and other are one.
+    const Expression difference = a - b;
+    Expression left, right;
+    for (const Expression::Term& term : difference.terms())
+      (term.coefficient > 0 ? left : right) =
+          (term.coefficient > 0 ? left : right) + Expression::of(term.factors, std::abs(term.coefficient));
+    if ((name_of(left) || name_of(right)) && !(left == a && right == b) && !(left == b && right == a))
+      return unify(left, right, where);
     const auto is_known = [&](const Constraint& c) {
       return c.relation == Constraint::Relation::equal && c.left == a && c.right == b;
     };
@@ -407,6 +415,12 @@ void Graph::unify(const Expression& first, const Expression& second, const std::
     if (range.upper > old.upper) constraints.push_back({Constraint::Relation::less_equal, kept, old.upper});
     if (range.lower < old.lower) constraints.push_back({Constraint::Relation::less_equal, old.lower, kept});
   }
+}
+
+bool possible(const Constraint& constraint, const std::map<std::string, Dimension>& dimensions) {
+  const Expression::Range left = constraint.left.range(dimensions), right = constraint.right.range(dimensions);
+  if (left.lower > right.upper) return false;
+  return constraint.relation == Constraint::Relation::less_equal || right.lower <= left.upper;
 }
 
 // --- Small helpers ---------------------------------------------------------------------------------------------------

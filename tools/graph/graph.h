@@ -202,6 +202,9 @@ struct Constraint {
   Expression left, right;
 };
 
+/// False where the bounds of the dimensions alone rule it out.
+bool possible(const Constraint& constraint, const std::map<std::string, Dimension>& dimensions);
+
 /// An output that is the input's next value, and hidden with it from whoever runs the model.
 struct State {
   int input, output;             // of the graph's

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <random>
 
@@ -15,19 +16,35 @@ namespace {
 
 using Sizes = std::map<std::string, int64_t>;
 
-// A permitted value for every dimension, small but not 1 where that may be; nothing where none was found.
-std::optional<Sizes> draw_sizes(const Graph& graph, std::mt19937& random) {
-  for (int attempt = 0; attempt < 200; ++attempt) {
-    Sizes sizes;
-    for (const auto& [name, dimension] : graph.dimensions) {
-      const int64_t spread = attempt < 100 ? 7 : dimension.upper - dimension.lower + 1;
-      const int64_t lower = std::clamp<int64_t>(attempt < 50 ? 2 : 1, dimension.lower, dimension.upper);
-      const int64_t upper = std::min(dimension.upper, lower + spread - 1);
-      sizes[name] = std::uniform_int_distribution<int64_t>(lower, upper)(random);
-    }
-    if (permits(graph, sizes)) return sizes;
-  }
-  return std::nullopt;
+// A permitted value for every dimension, small but not 1 where that may be, or else anywhere; nothing where none was
+// found. One dimension after another takes the nearest value that the constraints leave possible.
+std::optional<Sizes> draw_sizes(const Graph& graph, bool small, std::mt19937& random) {
+  int64_t budget = int64_t{1} << 16;
+  auto ranges = graph.dimensions;
+  const std::function<bool(std::map<std::string, Dimension>::iterator)> choose = [&](auto at) {
+    if (at == ranges.end()) return true;
+    Dimension& range = at->second;
+    const Dimension whole = range;
+    const int64_t least = std::clamp<int64_t>(2, whole.lower, whole.upper);
+    const int64_t most = small ? std::min(whole.upper, least + 6) : whole.upper;
+    const int64_t first = std::uniform_int_distribution<int64_t>(least, most)(random);
+    const auto take = [&](int64_t value) {
+      range.lower = range.upper = value;
+      return std::all_of(graph.constraints.begin(), graph.constraints.end(),
+                         [&](const Constraint& constraint) { return possible(constraint, ranges); }) &&
+             choose(std::next(at));
+    };
+    for (int64_t value = first; value >= whole.lower && --budget >= 0; --value)
+      if (take(value)) return true;
+    for (int64_t value = first + 1; value <= whole.upper && --budget >= 0; ++value)
+      if (take(value)) return true;
+    range = whole;
+    return false;
+  };
+  if (!choose(ranges.begin())) return std::nullopt;
+  Sizes sizes;
+  for (const auto& [name, range] : ranges) sizes[name] = range.lower;
+  return sizes;
 }
 
 // Whether a boolean hides where it is true: the replacement negates it, or selects a large negative number by it.
@@ -188,10 +205,10 @@ Check check_fusion(const Graph& graph, ValueId before, ValueId after, NodeId fir
   worst.same = true;
   for (int trial = 0; trial < 2; ++trial) {
     std::optional<Check> result;
-    std::string problem = "no sizes of the dimensions were found to try it with";
+    std::string problem = "no permitted sizes of the dimensions were found";
     for (int attempt = 0; attempt < 8 && !result; ++attempt) {
-      const auto sizes = draw_sizes(graph, random);
-      if (!sizes) break;
+      const auto sizes = draw_sizes(graph, attempt < 4, random);
+      if (!sizes) return {false, false, 0, problem};
       try {
         Trial run(graph, *sizes, trial == 1, first_new, random);
         for (const ValueId leaf : drawn) run.leaf(leaf);
@@ -201,7 +218,7 @@ Check check_fusion(const Graph& graph, ValueId before, ValueId after, NodeId fir
         problem = error.what();
       }
     }
-    if (!result) return {false, 0, problem};
+    if (!result) return {false, true, 0, problem};
     if (!result->same) return *result;
     worst.error = std::max(worst.error, result->error);
   }

@@ -12,6 +12,7 @@ inline constexpr double fusion_tolerance = 2e-5;
 
 struct Check {
   bool same = false;
+  bool tried = true;    // false: no permitted sizes were found to compute anything at
   double error = 0;     // largest difference over largest magnitude
   std::string problem;  // what disagrees, with numbers
 };

@@ -133,6 +133,9 @@ void visit(Graph& graph, const Fusion& fusion, bool explains, Report& report) {
                          in_words(graph, graph.node(kept).outputs[0]) + ", needed on its own by another reader",
                          "nothing but the " + std::string(fusion.concept_name) + " reads it",
                          "if it is an output that nobody needs, leave it out of the export"});
+      } else if (!check.tried) {
+        explain(root, {root, "undone, it could not be checked: " + check.problem, "sizes that all constraints permit",
+                       "bound the dimensions closer with --dim and --limit"});
       } else {
         explain(root, {root, "undone, the fused form gives other numbers on random data: " + check.problem,
                        fmt::format("equality to {:.0e} of the largest value", fusion_tolerance),

@@ -22,12 +22,6 @@ void store(std::vector<std::byte>& bytes, const T& value) {
   std::memcpy(bytes.data() + at, &value, sizeof value);
 }
 
-bool holds(const Constraint& constraint, const std::map<std::string, Dimension>& ranges) {
-  const Expression::Range left = constraint.left.range(ranges), right = constraint.right.range(ranges);
-  if (left.lower > right.upper) return false;
-  return constraint.relation == Constraint::Relation::less_equal || right.lower <= left.upper;
-}
-
 }  // namespace
 
 ShapeTable::ShapeTable(const Lowered& lowered) {
@@ -102,7 +96,7 @@ Point start_point(const std::map<std::string, Dimension>& dimensions, const std:
   auto ranges = dimensions;
   const std::function<bool(size_t)> search = [&](size_t depth) {
     if (--budget < 0) return false;
-    if (!std::all_of(constraints.begin(), constraints.end(), [&](const Constraint& c) { return holds(c, ranges); }))
+    if (!std::all_of(constraints.begin(), constraints.end(), [&](const Constraint& c) { return possible(c, ranges); }))
       return false;
     if (depth == names.size()) return true;
     Dimension& range = ranges[names[depth]];
@@ -149,25 +143,27 @@ Points points_of(const std::map<std::string, Dimension>& dimensions, const std::
 // What a storage's size is limited to: the file's numbers have 32 bits.
 constexpr int64_t largest_storage = int64_t{UINT32_MAX} / 64 * 64;
 
-[[noreturn]] void refuse_size(const Storage& storage, const Lowered& lowered) {
+// `amount` is what a tensor takes of a `unit`, above `limit` at the largest sizes.
+[[noreturn]] void refuse_size(const std::string& tensor, const Expression& amount, int64_t limit, const char* unit,
+                              const std::map<std::string, Dimension>& dimensions) {
   std::string how = "no size of this model is variable";
   std::vector<std::string> names;
-  storage.bytes.collect(names);
+  amount.collect(names);
   for (const std::string& name : names) {  // the first one that can be made small enough
-    auto ranges = lowered.dimensions;
+    auto ranges = dimensions;
     Dimension& range = ranges.at(name);
     int64_t fits = range.lower - 1, beyond = range.upper;  // the search halves what is between
     while (beyond - fits > 1) {
       range.upper = fits + (beyond - fits) / 2;
-      (storage.bytes.range(ranges).upper <= largest_storage ? fits : beyond) = range.upper;
+      (amount.range(ranges).upper <= limit ? fits : beyond) = range.upper;
     }
-    how = fmt::format("'{}' is up to {}", name, lowered.dimensions.at(name).upper);
+    how = fmt::format("'{}' is up to {}", name, dimensions.at(name).upper);
     if (fits < range.lower) continue;
     how += fmt::format(" and may be up to {}", fits);
     break;
   }
-  throw Error(Fault::model, fmt::format("tensor '{}' takes up to {} bytes, {} are possible: {}", storage.name,
-                                        storage.bytes.range(lowered.dimensions).upper, largest_storage, how));
+  throw Error(Fault::model, fmt::format("tensor '{}' takes up to {} {}, {} are possible: {}", tensor,
+                                        amount.range(dimensions).upper, unit, limit, how));
 }
 
 // Bytes of its storage that lie before a tensor, which are needed even where the tensor is empty.
@@ -195,13 +191,19 @@ void bound(Lowered& lowered) {
     const auto [entry, is_new] = capacities.try_emplace(storage.bytes, 0);
     if (is_new) {
       const int64_t most = std::max<int64_t>(most_of(storage.bytes), 1);
-      if (most > largest_storage) refuse_size(storage, lowered);
+      if (most > largest_storage)
+        refuse_size(storage.name, storage.bytes, largest_storage, "bytes", lowered.dimensions);
       entry->second = round_up(static_cast<uint64_t>(most), 64);
     }
     storage.capacity = entry->second;
     if (storage.bytes.range(lowered.dimensions).lower == 0)
       for (const Expression& start : starts[i])
         storage.capacity = std::max(storage.capacity, round_up(static_cast<uint64_t>(most_of(start)), 64));
+  }
+  for (const LoweredTensor& tensor : lowered.tensors) {
+    const Expression elements = count(tensor.view.dims);
+    if (elements.range(lowered.dimensions).upper > max_elements && most_of(elements) > max_elements)
+      refuse_size(tensor.name, elements, max_elements, "elements", lowered.dimensions);
   }
   // Scratch grows with every size: where not every point was tried, all upper bounds together are enough, allowed or
   // not.
