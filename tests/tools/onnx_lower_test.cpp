@@ -7,6 +7,7 @@
 #include "tests/tools/onnx_builder.h"
 #include "tools/error.h"
 #include "tools/passes/passes.h"
+#include "tools/passes/pattern.h"
 
 namespace heed::tools::test {
 namespace {
@@ -336,6 +337,19 @@ TEST_CASE("indexing and positions") {
   check({"Trilu", {square}}, {3, 3}, {1, 2, 3, 0, 5, 6, 0, 0, 9});
   check({"Trilu", {square, integers({1}, {})}, {{"upper", int64_t{0}}}}, {3, 3}, {1, 2, 0, 4, 5, 6, 7, 8, 9});
   check({"Trilu", {booleans({1, 1, 1, 1}, {2, 2})}}, {2, 2}, {1, 1, 0, 1});
+}
+
+TEST_CASE("a float Range over a size is as long as it") {
+  OnnxBuilder b;
+  b.input("x", DataType::f32, {2, "t"}).output("y").initializer<int64_t>("one", {}, {1});
+  b.initializer<float>("start", {}, {-1}).initializer<float>("step", {}, {2});
+  b.node("Shape", {"x"}, {"shape"}).node("Gather", {"shape", "one"}, {"size"});
+  b.node("Cast", {"size"}, {"limit"}, {{"to", int64_t{1}}}).node("Range", {"start", "limit", "step"}, {"y"});
+  const Graph graph = import_bytes(b.bytes(), {"t=1..8"});
+  const ValueId y = graph.outputs[0].value;
+  CHECK(text(graph.value(y).dims) == "[(t // 2) + 1]");
+  const Literal found = evaluate_at(graph, y, {{"t", 4}});
+  CHECK(std::vector<float>(found.floats().begin(), found.floats().end()) == std::vector<float>{-1, 1, 3});
 }
 
 TEST_CASE("matrix products") {

@@ -592,9 +592,47 @@ double element_of(const Literal& x) {
   return x.type == Type::f32 ? static_cast<double>(x.floats()[0]) : static_cast<double>(x.integers()[0]);
 }
 
+/// The whole number that a float is, a constant or a size that was cast; nothing of others.
+std::optional<Expression> whole_number(const Lowering& l, ValueId id) {
+  for (;;) {
+    const Value& value = l.graph.value(id);
+    if (value.constant && value.type == Type::f32 && value.constant->count() == 1) {
+      const double number = value.constant->floats()[0];
+      if (number != std::floor(number) || std::abs(number) > static_cast<double>(beyond)) return std::nullopt;
+      return static_cast<int64_t>(number);
+    }
+    if (value.symbols && value.symbols->size() == 1) return (*value.symbols)[0];
+    if (value.producer < 0) return std::nullopt;
+    const Node& node = l.graph.node(value.producer);
+    const auto* map = std::get_if<Map>(&node.operation);
+    if (!std::holds_alternative<Reshape>(node.operation) && (map == nullptr || map->step != Step::i_to_f))
+      return std::nullopt;
+    id = node.inputs[0];
+  }
+}
+
+/// first, first + delta, ... up to before limit.
+ValueId counted(Lowering& l, const Expression& first, const Expression& limit, int64_t delta) {
+  if (delta == 0 || delta < -beyond || delta > beyond) refuse("a range by steps of {}", delta);
+  const Expression span = delta > 0 ? limit - first : first - limit;
+  const int64_t stride = delta > 0 ? delta : -delta;
+  const Expression count = l.simplify(Expression::maximum(Expression::divide(span + (stride - 1), stride), 0));
+  ValueId y = l.iota({count}, 0);
+  if (delta != 1) y = l.map(Step::i_mul, {y, l.integer_constant(delta)});
+  if (!first.is_constant(0)) y = l.map(Step::i_add, {y, l.add(Size{first}, {})});
+  return y;
+}
+
 void range(Lowering& l) {
   const Operand start = l.operand(0);
   if (l.type(start.id) == Type::f32) {
+    if (!l.graph.value(start.id).constant || !l.graph.value(l.value(1)).constant) {
+      const auto from = whole_number(l, start.id), to = whole_number(l, l.value(1)), by = whole_number(l, l.value(2));
+      if (from && to && by && by->constant()) {
+        l.result(0, l.cast(counted(l, *from, *to, *by->constant()), DataType::i64, start.type), start.type);
+        return;
+      }
+    }
     const double first = element_of(l.constant(0)), limit = element_of(l.constant(1)),
                  delta = element_of(l.constant(2));
     const double count = std::max(0.0, std::ceil((limit - first) / delta));
@@ -605,16 +643,7 @@ void range(Lowering& l) {
     l.result(0, l.graph.constant(l.name, Literal::of({n}, std::move(values))), start.type);
     return;
   }
-  const Expression first = l.size(0), limit = l.size(1);
-  const int64_t delta = l.number(2);
-  if (delta == 0 || delta < -beyond || delta > beyond) refuse("a range by steps of {}", delta);
-  const Expression span = delta > 0 ? limit - first : first - limit;
-  const int64_t stride = delta > 0 ? delta : -delta;
-  const Expression count = l.simplify(Expression::maximum(Expression::divide(span + (stride - 1), stride), 0));
-  ValueId y = l.iota({count}, 0);
-  if (delta != 1) y = l.map(Step::i_mul, {y, l.integer_constant(delta)});
-  if (!first.is_constant(0)) y = l.map(Step::i_add, {y, l.add(Size{first}, {})});
-  l.result(0, y, start.type);
+  l.result(0, counted(l, l.size(0), l.size(1), l.number(2)), start.type);
 }
 
 void eye_like(Lowering& l) {
