@@ -320,17 +320,22 @@ void Data::split() {
       problems.push_back(fmt::format("input {} has {} samples but goes up to {}/{}", names.back(),
                                      found[i].numbered.size(), name, found[i].numbered.rbegin()->first));
   }
-  std::vector<std::string> unknown;
+  std::vector<std::string> unknown, states;
   for (const auto& [key, given] : given_) {
     if (used.contains(key)) continue;
-    if (given.file.ends_with(".npz"))
-      unknown.push_back("'" + key + "'");
-    else
-      problems.push_back(fmt::format("the model has no input '{}'; it has {}", key, fmt::join(names, ", ")));
+    bool state = false;
+    for (uint32_t i = 0; i < model.state_count(); ++i)
+      state = state || key == model.state(i).name || key.starts_with(std::string(model.state(i).name) + "/");
+    (state ? states : unknown).push_back("'" + key + "'");
   }
+  const std::string there = names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
   if (!unknown.empty())
-    fmt::print(stderr, "heed: note: not among the model's inputs, ignored: {}\n",
-               printable(fmt::format("{}", fmt::join(unknown, ", "))));
+    problems.push_back(fmt::format("the model has no input {}; it has {}", fmt::join(unknown, ", "), there));
+  if (!states.empty())
+    problems.push_back(
+        fmt::format("{} cannot be given: the model keeps its state itself, from its beginning (--sequence carries it "
+                    "from sample to sample); its inputs are {}",
+                    fmt::join(states, ", "), there));
   if (!missing.empty()) {
     std::vector<std::string> keys;
     for (const auto& [key, given] : given_) keys.push_back("'" + key + "'");

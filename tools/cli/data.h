@@ -34,8 +34,8 @@ std::vector<std::filesystem::path> files_of(const std::filesystem::path& model,
 class Data {
  public:
   /// `arguments` as on the command line: data.npz, or NAME=FILE.npy; `sequence`: the state goes on from sample to
-  /// sample. Throws Error with all that is missing, unknown, of another type or of another shape; what an .npz holds
-  /// beside the inputs is noted on standard error.
+  /// sample. Throws Error with all that is missing, unknown, of another type or of another shape, and with
+  /// values of states.
   Data(const LoadedModel& model, const std::vector<std::string>& arguments, bool sequence = false);
 
   size_t samples() const { return samples_.size(); }

@@ -42,6 +42,8 @@ void run(const RunCommand& command) {
   if (command.output && command.output->extension() != ".npz")
     throw Error(Fault::command_line, fmt::format("--output {}: outputs are written as .npz", command.output->string()));
   const LoadedModel loaded(command.model);
+  if (command.sequence && loaded.model().state_count() == 0)
+    throw Error(Fault::command_line, "--sequence: the model has no state to carry from sample to sample");
   Data data(loaded, command.inputs, command.sequence);
   Runner runner(loaded, command.options);
   Session& session = runner.session();
