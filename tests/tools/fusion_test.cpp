@@ -149,6 +149,23 @@ TEST_CASE_FIXTURE(Heads, "attention: the last query sees every key") {
   CHECK(done.attributes<Attention>().offset == offset);
 }
 
+TEST_CASE("attention: a cache of one sample, and a padding mask whose length has a name of its own") {
+  Written w;
+  const Expression t = w.dimension("t", 1, 8), past = w.dimension("past", 0, 32), total = w.dimension("total", 1, 40);
+  w.graph.constraints.push_back({Constraint::Relation::less_equal, past + t, total});
+  const Expression keys = past + t;
+  const ValueId q = w.input("q", {1, 2, t, 8}), k = w.input("k", {1, 2, keys, 8}), v = w.input("v", {1, 2, keys, 8});
+  const ValueId keep = w.add_node(Slice{{0, 0}, {1, 1}, {1, keys}}, {w.input("keep", {1, total}, Type::boolean)});
+  const ValueId query = w.map(Step::i_add, {w.add_node(Iota{{t, 1}, 0}, {}), w.add_node(tools::Size{past}, {})});
+  const ValueId seen = w.map(Step::i_less_equal, {w.add_node(Iota{{1, keys}, 1}, {}), query});
+  const ValueId mask = w.map(Step::b_and, {w.reshape(seen, {1, 1, t, keys}), w.reshape(keep, {1, 1, 1, keys})});
+  w.output(w.matmul(w.softmax(w.select(mask, w.matmul(q, w.transpose(k, {0, 1, 3, 2})), w.number(-infinity))), v));
+  Optimised done(w, {{"t", 3}, {"past", 4}, {"total", 9}});
+  CHECK(done.fused("attention") == 1);
+  CHECK(done.attributes<Attention>().causal);
+  CHECK(done.attributes<Attention>().offset == past);
+}
+
 TEST_CASE_FIXTURE(Heads, "attention: windows, also such as are wider than small sizes show") {
   const ValueId query = add_node(Iota{{queries, 1}, 0}, {}), key = add_node(Iota{{1, keys}, 1}, {});
   const auto whole = [&](int64_t value) { return graph.constant("k", Literal::of({}, std::vector<int64_t>{value})); };
