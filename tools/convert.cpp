@@ -65,6 +65,17 @@ void load(const std::vector<std::byte>& bytes, Report& report) {
   }
 }
 
+/// The operator that computes what ends in a node: the one of its name, else the first that took it in.
+int computed_by(const Lowered& lowered, const std::string& node) {
+  const auto& all = lowered.operators;
+  auto found = std::find_if(all.begin(), all.end(), [&](const auto& op) { return op.name == node; });
+  if (found == all.end())
+    found = std::find_if(all.begin(), all.end(), [&](const auto& op) {
+      return std::find(op.absorbed.begin(), op.absorbed.end(), node) != op.absorbed.end();
+    });
+  return found == all.end() ? -1 : static_cast<int>(found - all.begin());
+}
+
 /// The stages up to the file. What they held, the constants above all, is gone before load() copies the file.
 std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertOptions& options,
                                const Progress& progress, Report& report) {
@@ -81,6 +92,7 @@ std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertO
   optimise(graph, report, progress);
   for (const std::string& note : graph.notes)
     if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
+  for (const auto& [name, value] : graph.replaced()) report.made_one[name] = value.text();
   tell("narrow", 0);
   narrow(graph);
   tell("make programs", 0);
@@ -88,7 +100,11 @@ std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertO
   tell("lower", 0);
   const Lowered lowered = lower(std::move(graph));  // unmaps the model
   for (const Lowered::State& state : lowered.states)
-    if (state.copied) report.notes.push_back(fmt::format("state '{}' is copied at the end of a run", state.name));
+    if (state.copied) report.copied.push_back(state.name);
+  for (const std::string& name : report.copied)
+    report.notes.push_back(fmt::format("state '{}' is copied at the end of a run", name));
+  for (Report::Fused& fused : report.fused) fused.operator_index = computed_by(lowered, fused.node);
+  for (const LoweredOperator& op : lowered.operators) report.operators.push_back(op.absorbed);
   tell("plan memory", 0);
   const Plan memory = plan(lowered);
   tell("write", 0);

@@ -28,26 +28,32 @@ struct ConvertOptions {
   std::string command = "heed convert MODEL.onnx";
 };
 
-/// What a person wants to know after a conversion.
+/// What a person wants to know after a conversion. Nodes are ONNX nodes, by name.
 struct Report {
   struct Fused {
     std::string concept_name;           // "attention", "layer_norm", "gelu", ...
-    std::string node;                   // the ONNX node that ends the region
-    std::vector<std::string> absorbed;  // names of the ONNX nodes
+    std::string node;                   // that ends the region
+    std::vector<std::string> absorbed;  // nodes of the region
     double largest_error;               // of the check against the region on random data
+    int operator_index = -1;            // that computes it in the file; -1: a later fusion or folding took it
   };
+  /// A group of nodes that looks like a concept and is not fused.
   struct Missed {
     std::string concept_name;
-    std::string node;    // first node that differs
-    std::string reason;  // what was found and what was expected there
-    std::string end;     // the ONNX node that ends the region
+    std::string node;                // the first that differs
+    std::string found, expected;     // there
+    std::string advice;              // what to change in the model or its export; may be empty
+    std::vector<std::string> nodes;  // of the group, operands before readers
   };
   std::vector<Fused> fused;
   std::vector<Missed> missed;
-  int attentions = 0;                         // softmaxes whose result weights a sum, fused or not
-  std::vector<std::string> notes;             // dimensions made one, constraints, defaults taken
-  std::map<std::string, int> onnx_operators;  // before: ONNX operator: count
-  std::map<std::string, int> heed_operators;  // after
+  int attentions = 0;                               // softmaxes whose result weights a sum, fused or not
+  std::map<std::string, std::string> made_one;      // dimensions of the ONNX file that are another, or an expression
+  std::vector<std::string> copied;                  // states that are copied at the end of a run
+  std::vector<std::string> notes;                   // both in words, with constraints, and defaults taken
+  std::map<std::string, int> onnx_operators;        // before: ONNX operator: count
+  std::map<std::string, int> heed_operators;        // after
+  std::vector<std::vector<std::string>> operators;  // nodes that each operator of the file computes
   uint64_t file_bytes = 0, constants = 0, state = 0, workspace = 0, lower_bound = 0, tables = 0, macs = 0;
 };
 

@@ -143,16 +143,23 @@ class Softmax {
 
   /// 1 / the sum of the exponentials, 0 where the row sees no key.
   float run() {
+    const bool terms = bias_ != nullptr || toeplitz_ != nullptr || args_.slope != nullptr;
+    if (keep_ == nullptr) return terms ? run<true, false>() : run<false, false>();
+    return terms ? run<true, true>() : run<false, true>();
+  }
+
+ private:
+  template <bool terms, bool masks>
+  float run() {
     const F none = splat(-__builtin_inff());
     Lanes16 max = Lanes16::splat(-__builtin_inff());
-    const bool terms = bias_ != nullptr || toeplitz_ != nullptr || args_.slope != nullptr;
     for_each_vector([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
       F s = load(scores_ + j);
-      if (terms) {
+      if constexpr (terms) {
         s = add_terms(s, j);
         store(scores_ + j, s);
       }
-      if (keep_ != nullptr) s = select(kept(j), s, none);
+      if constexpr (masks) s = select(kept(j), s, none);
       if constexpr (!all) s = select(seen, s, none);
       max.v[lane] = max_fast(s, max.v[lane]);
     });
@@ -163,7 +170,7 @@ class Softmax {
     Lanes16 sum = Lanes16::zero();
     for_each_vector([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
       F e = exp_nonpositive(load(scores_ + j) - top), term = e;
-      if (keep_ != nullptr) {
+      if constexpr (masks) {
         e = term = e & as_f(load(keep_ + j));
         if (marks) e = select(kept(j), e, splat(masked));
       }
@@ -181,7 +188,6 @@ class Softmax {
     return denominator == 0.0f ? 0.0f : 1.0f / denominator;
   }
 
- private:
   /// Calls body(key, which vector of 16 keys, lanes that the row sees, true_type where it sees all).
   template <class Body>
   HEED_INLINE void for_each_vector(Body body) {

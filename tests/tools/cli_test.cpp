@@ -180,10 +180,10 @@ TEST_CASE("no file that is read is written, nor one called -") {
 TEST_CASE("options of later versions are refused, each with what is possible now") {
   const std::string onnx = (stock / "transformer.onnx").string();
   const Folder folder;
-  const std::vector<std::vector<std::string>> later = {
-      {"--quantize", "int8"},    {"--quantize", "int8-static"}, {"--keep-float", "a"},
-      {"--error-budget", "0.1"}, {"--calibrate", windows},      {"--range", "mse"},
-      {"--qdq", "relax"},        {"--selftest", windows},       {"--report", "r.json"}};
+  const std::vector<std::vector<std::string>> later = {{"--quantize", "int8"},   {"--quantize", "int8-static"},
+                                                       {"--keep-float", "a"},    {"--error-budget", "0.1"},
+                                                       {"--calibrate", windows}, {"--range", "mse"},
+                                                       {"--qdq", "relax"},       {"--selftest", windows}};
   for (const auto& option : later) {
     const Outcome outcome = heed({"convert", onnx, "-o", folder / "m.heed", option[0], option[1]});
     CHECK(outcome.code == 2);
@@ -210,6 +210,103 @@ TEST_CASE("convert says what it did and writes beside the model") {
     CHECK_MESSAGE(has(outcome.out, part), part);
   CHECK(folder.files() == 2);
   CHECK(load(folder / "transformer.heed") == load(transformer()));
+}
+
+TEST_CASE("the report is JSON with all that convert knows") {
+  const Folder folder;
+  const std::string onnx = (stock / "transformer.onnx").string(), model = folder / "m.heed", path = folder / "r.json";
+  const Outcome outcome = heed({"convert", onnx, "-o", model, "--dim", "batch=1..64", "--report", path});
+  REQUIRE_MESSAGE(outcome.code == 0, outcome.err);
+  CHECK(folder.files() == 2);
+  const json report = json::parse(load(path)), inspected = json::parse(heed({"inspect", model, "--json"}).out);
+  CHECK(report["version"] == 1);
+  CHECK(report["source"] == onnx);
+  CHECK(report["model"] == model);
+  CHECK(report["options"] == json::parse(R"({"dim": ["batch=1..64"], "state": [], "set": [], "limit": []})"));
+  CHECK(report["seconds"] > 0);
+  CHECK(report["peak_memory"] > fs::file_size(model));
+  CHECK(report["memory"]["file"] == fs::file_size(model));
+  CHECK(report["onnx_operators"]["LayerNormalization"] == 5);
+  CHECK(report["heed_operators"]["normalize"] == 5);
+  CHECK(report["attentions"] == 2);
+  CHECK(report["missed"].empty());
+  CHECK(report["made_one"].empty());
+  CHECK(report["notes"].empty());
+  // What the file knows is as `inspect` says it; operators name their ONNX nodes, too.
+  for (const auto& item : inspected.items())
+    if (item.key() != "operators") CHECK_MESSAGE(report[item.key()] == item.value(), item.key());
+  std::map<std::string, int> kinds, concepts;
+  for (size_t i = 0; i < report["operators"].size(); ++i) {
+    json op = report["operators"][i];
+    ++kinds[op["type"]];
+    CHECK(op["nodes"].is_array());
+    op.erase("nodes");
+    CHECK(op == inspected["operators"][i]);
+  }
+  CHECK(report["operators"].size() == inspected["operators"].size());
+  CHECK(report["heed_operators"] == json(kinds));
+  for (const json& fused : report["fused"]) {
+    ++concepts[fused["concept"]];
+    CHECK(fused["nodes"].size() >= 1);
+    CHECK(fused["largest_error"] < 2e-5);
+    const json& op = report["operators"][fused["operator"].get<size_t>()];
+    CHECK(std::find(op["nodes"].begin(), op["nodes"].end(), fused["node"]) != op["nodes"].end());
+    if (fused["concept"] == "attention") CHECK(op["type"] == "attention");
+    if (fused["concept"] == "matmul epilogue") CHECK(op["type"] == "matmul");
+  }
+  CHECK(report["fusions"] == json(concepts));
+  // The report takes nobody's place, and is whole or not there.
+  CHECK(heed({"convert", onnx, "-o", model, "--dim", "batch=1..64", "--report", onnx}).code == 2);
+  CHECK(heed({"convert", onnx, "-o", model, "--dim", "batch=1..64", "--report", model}).code == 2);
+  CHECK(heed({"convert", onnx, "-o", model, "--dim", "batch=1..64", "--report", folder / "no/r.json"}).code == 3);
+  CHECK(json::parse(load(path)) == report);
+  CHECK(folder.files() == 2);
+}
+
+TEST_CASE("the report names what differs, dimensions that were made one, states that are copied") {
+  using test::DataType;
+  const Folder folder;
+  test::OnnxBuilder b;
+  b.input("x", DataType::f32, {"tokens", 16}).input("y", DataType::f32, {"words", 16});
+  b.input("h_in", DataType::f32, {16}).input("gain", DataType::f32, {1});
+  b.initializer<float>("epsilon", {}, {1e-6f}).initializer<int64_t>("last", {1}, {-1});
+  b.node("Add", {"x", "y"}, {"z"}, {}, "/residual/Add");
+  b.node("ReduceMean", {"z", "last"}, {"mean"}, {}, "/norm/ReduceMean")
+      .node("Sub", {"z", "mean"}, {"d"}, {}, "/norm/Sub");
+  b.node("Mul", {"d", "d"}, {"square"}, {}, "/norm/Mul");
+  b.node("ReduceMean", {"square", "last"}, {"variance"}, {}, "/norm/ReduceMean_1");
+  b.node("Sqrt", {"variance"}, {"deviation"}, {}, "/norm/Sqrt");
+  b.node("Add", {"deviation", "epsilon"}, {"below"}, {}, "/norm/Add");
+  b.node("Div", {"d", "below"}, {"normal"}, {}, "/norm/Div");
+  b.node("Mul", {"normal", "gain"}, {"louder"}).node("Add", {"louder", "h_in"}, {"out"}).output("out");
+  // The next state is written before the old one is read for the last time.
+  b.initializer<int64_t>("first", {1}, {0}).node("ReduceMean", {"out", "first"}, {"h_out"}, {{"keepdims", int64_t{0}}});
+  b.node("Add", {"h_out", "h_in"}, {"both"}).output("h_out").output("both");
+  std::ofstream(folder / "m.onnx", std::ios::binary) << b.bytes();
+  const Outcome outcome = heed({"convert", folder / "m.onnx", "--dim", "tokens=1..8", "--dim", "words=2..16", "--set",
+                                "gain=2", "--limit", "tokens<=6", "--report", folder / "r.json"});
+  REQUIRE_MESSAGE(outcome.code == 0, outcome.err);
+  const json report = json::parse(load(folder / "r.json"));
+  CHECK(report["options"]["set"] == json::parse(R"(["gain=2"])"));
+  CHECK(report["made_one"].size() == 1);
+  REQUIRE(report["dimensions"].size() == 1);
+  const std::string kept = report["dimensions"][0]["name"], gone = kept == "tokens" ? "words" : "tokens";
+  CHECK(report["made_one"][gone] == kept);
+  CHECK(report["dimensions"][0]["lower"] == 2);
+  CHECK(report["states"][0]["name"] == "h_in");
+  CHECK(report["states"][0]["copied"] == true);
+  REQUIRE(report["missed"].size() == 1);
+  const json expected = {
+      {"concept", "layer_norm"},
+      {"node", "/norm/Add"},
+      {"found", "an addition of shape [" + kept + ", 1], an epsilon behind the square root"},
+      {"expected", "the epsilon under it: sqrt(variance + epsilon)"},
+      {"advice", "use the framework's own normalisation layer"},
+      {"nodes", {"/norm/ReduceMean", "/norm/Sub", "/norm/Mul", "/norm/ReduceMean_1", "/norm/Sqrt", "/norm/Add"}}};
+  CHECK(report["missed"][0] == expected);
+  for (const char* part : {"are one dimension, '", "state 'h_in' is copied at the end of a run",
+                           "not fused: layer_norm  /norm/ReduceMean .. Add\n  differs at  /norm/Add\n"})
+    CHECK_MESSAGE(has(outcome.out, part), outcome.out);
 }
 
 TEST_CASE("convert leaves what was there when it fails") {

@@ -121,7 +121,7 @@ TEST_CASE("the examples' models fuse whole and take little memory") {
     CHECK(report.heed_operators.count("attention") == (example.attention > 0));
     if (example.attention > 0) CHECK(report.heed_operators.at("attention") == example.attention);
     if (example.layer_norm > 0) CHECK(report.heed_operators.at("normalize") == example.layer_norm);
-    for (const auto& missed : report.missed) MESSAGE(missed.concept_name, " at ", missed.node, ": ", missed.reason);
+    for (const auto& missed : report.missed) MESSAGE(missed.concept_name, " at ", missed.node, ": ", missed.found);
     CHECK(report.heed_operators.count("copy") == 0);
     CHECK(static_cast<double>(report.workspace) <= 1.1 * static_cast<double>(report.lower_bound));
   }

@@ -426,17 +426,17 @@ TEST_CASE_FIXTURE(Heads, "attention: a temperature for each head, or known at ru
 
 TEST_CASE("attention: each that is not fused is listed with the reason, in words") {
   Heads w;
-  std::string reason;
+  std::string found;
   SUBCASE("weights that are multiplied") {
-    reason = "the weights pass through a multiplication before the sum";
+    found = "a multiplication of shape [batch, 4, queries, keys] between the softmax and the sum";
     w.output(w.matmul(w.map(Step::f_mul, {w.softmax(w.scores()), w.input("mask", {w.queries, w.keys})}), w.v));
   }
   SUBCASE("another axis") {
-    reason = "the softmax runs over another axis than the sum";
+    found = "a softmax over axis 3 of [batch, 4, keys, queries]";
     w.output(w.matmul(w.add_node(Softmax{2}, {w.scores()}), w.v));
   }
   SUBCASE("additive") {
-    reason = "additive attention: its scores are a layer's output, no product of queries and keys";
+    found = "additive attention: scores that are the output of a layer, of shape [batch, 4, keys, 1]";
     const ValueId hidden = w.one(Step::f_tanh, w.matmul(w.k, w.weights({16, 16})));
     const ValueId scores = w.reshape(w.matmul(hidden, w.weights({16, 1})), {w.batch, 4, w.keys});
     w.output(w.matmul(w.reshape(w.softmax(scores), {w.batch, 4, 1, w.keys}), w.v));
@@ -446,7 +446,7 @@ TEST_CASE("attention: each that is not fused is listed with the reason, in words
   CHECK(done.report.attentions == 1);
   REQUIRE(done.report.missed.size() == 1);
   CHECK(done.report.missed[0].concept_name == "attention");
-  CHECK(done.report.missed[0].reason == reason);
+  CHECK(done.report.missed[0].found == found);
   CHECK(done.the<Softmax>().mark);
 }
 
@@ -459,7 +459,8 @@ TEST_CASE_FIXTURE(Heads, "attention: what is not fused says where it differs") {
     REQUIRE(done.report.missed.size() == 1);
     CHECK(done.report.missed[0].concept_name == "attention");
     CHECK(done.report.missed[0].node == "n4");
-    CHECK(done.report.missed[0].reason.find("come from tanh, where") != std::string::npos);
+    CHECK(done.report.missed[0].found == "tanh of shape [batch, 4, queries, keys]");
+    CHECK(done.report.missed[0].nodes == std::vector<std::string>{"n4", "n5", "n6"});
     CHECK(done.the<Softmax>().mark);
   }
   SUBCASE("weights that are an output too") {
@@ -469,7 +470,9 @@ TEST_CASE_FIXTURE(Heads, "attention: what is not fused says where it differs") {
     Optimised done(*this, sizes);
     CHECK(done.fused("attention") == 0);
     REQUIRE(done.report.missed.size() == 1);
-    CHECK(done.report.missed[0].reason.find("needed on its own") != std::string::npos);
+    CHECK(done.report.missed[0].node == "n4");
+    CHECK(done.report.missed[0].found ==
+          "a softmax of shape [batch, 4, queries, keys], needed on its own by another reader");
     CHECK(done.the<Softmax>().mark);
   }
   SUBCASE("a classifier is not even looked at") {
@@ -642,6 +645,7 @@ TEST_CASE("a deviation that divides nothing is no layer_norm, and the report say
   CHECK(done.fused("layer_norm") == 0);
   REQUIRE(done.report.missed.size() == 1);
   CHECK(done.report.missed[0].concept_name == "layer_norm");
+  CHECK(done.report.missed[0].found == "sqrt of shape [3, 1], which divides nothing");
 }
 
 // --- Functions of one value ------------------------------------------------------------------------------------------
@@ -922,17 +926,21 @@ TEST_CASE_FIXTURE(Rotary, "rope: tables computed from positions") {
 
 TEST_CASE_FIXTURE(Rotary, "rope: what only resembles it is left") {
   const ValueId q = reshape(x, split), cos = table(depth), sin = table(depth);
+  std::string found;
   SUBCASE("other pairs") {
     const ValueId half = joined(one(Step::f_neg, part(q, 2, 4)), joined(part(q, 0, 2), part(q, 6, 2)));
     output(add(mul(q, cos), mul(half, sin)));
+    found = "channel 0 made of the channels 0 and 2 of 'n1'";
   }
   SUBCASE("another tensor's channels") {
     output(add(mul(q, cos), mul(turned(reshape(input("other", {2, tokens, heads * depth}), split)), sin)));
+    found = "channels that are sums of two products, but of several tensors or several tables";
   }
   Optimised done(*this, sizes);
   CHECK(done.fused("rope") == 0);
   REQUIRE(done.report.missed.size() == 1);
   CHECK(done.report.missed[0].concept_name == "rope");
+  CHECK(done.report.missed[0].found == found);
 }
 
 // --- Matrix products -------------------------------------------------------------------------------------------------
@@ -1057,9 +1065,11 @@ TEST_CASE("a wrong fusion is undone and reported with its numbers") {
   }
   apply(w.graph, wrong, report);
   CHECK(report.fused.empty());
+  explain(w.graph, wrong, report);
   REQUIRE(report.missed.size() == 1);
   CHECK(report.missed[0].concept_name == "wrong");
-  CHECK(report.missed[0].reason.find("instead of") != std::string::npos);
+  CHECK(report.missed[0].found.starts_with("undone, "));
+  CHECK(report.missed[0].found.find("instead of") != std::string::npos);
   const auto after = results(w.graph, {{"batch", 3}});
   CHECK(std::equal(after[0].floats().begin(), after[0].floats().end(), before[0].floats().begin()));
 }

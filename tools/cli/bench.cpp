@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <random>
 
 #include "kernels/roof/roof.h"
+#include "tools/cli/json.h"
 #include "tools/cli/loaded.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/verbs.h"
@@ -194,10 +194,10 @@ void set_dimensions(const std::vector<std::string>& dims, const LoadedModel& loa
 
 void print_json(const Model& model, const Session& session, const RunOptions& options, const Timing& timing,
                 double roof, int64_t macs) {
-  nlohmann::ordered_json json;
+  Json json;
   json["isa"] = name(options.isa);
   json["threads"] = options.threads;
-  json["dimensions"] = nlohmann::ordered_json::object();
+  json["dimensions"] = Json::object();
   for (uint32_t i = 0; i < model.dimension_count(); ++i)
     json["dimensions"][std::string(model.dimension(i).name)] = session.dimension(model.dimension(i).name);
   json["runs"] = timing.runs;
@@ -208,7 +208,7 @@ void print_json(const Model& model, const Session& session, const RunOptions& op
   json["roof_gmacs_per_s"] = roof * 1e-9;
   double sum = 0;
   for (double time : timing.operators) sum += time;
-  json["operators"] = nlohmann::ordered_json::array();
+  json["operators"] = Json::array();
   for (uint32_t i = 0; i < model.operator_count(); ++i) {
     const OperatorInfo info = model.operator_info(i);
     json["operators"].push_back({{"index", i},
@@ -219,7 +219,7 @@ void print_json(const Model& model, const Session& session, const RunOptions& op
                                  {"median_us", timing.operators[i] * 1e6},
                                  {"share", sum > 0 ? timing.operators[i] / sum : 0}});
   }
-  fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  fmt::print("{}\n", dump(json));
 }
 
 void print_text(const LoadedModel& loaded, const Session& session, const RunOptions& options, const Timing& timing,

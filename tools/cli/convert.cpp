@@ -3,8 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
+#include <sys/resource.h>
 
+#include <algorithm>
+#include <chrono>
+
+#include "tools/cli/json.h"
+#include "tools/cli/loaded.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/verbs.h"
 #include "tools/io/file.h"
@@ -25,31 +30,116 @@ std::string counts(const std::map<std::string, int>& operators, int& total) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+/// The first and the last of the nodes of a group, the last without the folders that both are in; the end of what is
+/// long says most.
+std::string span_of(const std::vector<std::string>& nodes) {
+  constexpr size_t longest = 90;
+  if (nodes.empty()) return "";
+  std::string text = nodes.front();
+  const std::string& last = nodes.back();
+  if (nodes.size() > 1) {
+    const auto apart = std::mismatch(text.begin(), text.end(), last.begin(), last.end()).second;
+    const size_t slash = last.substr(0, static_cast<size_t>(apart - last.begin())).rfind('/');
+    text += " .. " + (slash == last.npos ? last : last.substr(slash + 1));
+  }
+  return text.size() <= longest ? text : "..." + text.substr(text.size() - longest + 3);
+}
+
+/// One row for each concept; `--report` has each fusion.
 void print_fused(const Report& report) {
   if (report.fused.empty()) return;
   std::vector<std::string> concepts;
   for (const Report::Fused& fused : report.fused)
     if (std::find(concepts.begin(), concepts.end(), fused.concept_name) == concepts.end())
       concepts.push_back(fused.concept_name);
-  Table table({"fused", ">count", ">ONNX nodes", ">largest error", "at"});
+  Table table({"fused", ">count", ">ONNX nodes", ">largest error", "for example"});
   for (const std::string& name : concepts) {
     size_t count = 0, nodes = 0;
     double error = 0;
-    std::string at;
+    std::string example;
     for (const Report::Fused& fused : report.fused) {
       if (fused.concept_name != name) continue;
       ++count;
       nodes += fused.absorbed.size();
       error = std::max(error, fused.largest_error);
-      if (count <= 2) at += (at.empty() ? "" : ", ") + fused.node;
-      if (count == 3) at += ", ...";
+      example = span_of(fused.absorbed);  // the model's first: fusions are made from its end
     }
     const bool counted = name == "attention" && report.attentions > 0;
     table.add({name, counted ? fmt::format("{} of {}", count, report.attentions) : std::to_string(count),
-               std::to_string(nodes), fmt::format("{:.1e}", error), at});
+               std::to_string(nodes), fmt::format("{:.1e}", error), example});
   }
   fmt::print("\n");
   table.print();
+}
+
+/// One paragraph for each way to differ, however many layers do; `--report` has each group.
+void print_missed(const Report& report) {
+  std::vector<std::pair<const Report::Missed*, int>> kinds;
+  for (const Report::Missed& missed : report.missed) {
+    const auto same = std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) {
+      return kind.first->concept_name == missed.concept_name && kind.first->found == missed.found &&
+             kind.first->expected == missed.expected;
+    });
+    if (same == kinds.end())
+      kinds.emplace_back(&missed, 1);
+    else
+      ++same->second;
+  }
+  for (const auto& [missed, count] : kinds) {
+    const std::string times = count > 1 ? fmt::format(", {} times, first here", count) : "";
+    fmt::print("\n{}  {}{}\n", bold("not fused: " + missed->concept_name), printable(span_of(missed->nodes)), times);
+    fmt::print("  differs at  {}\n  found       {}\n  expected    {}\n", printable(missed->node),
+               printable(missed->found), printable(missed->expected));
+    if (!missed->advice.empty()) fmt::print("  advice      {}\n", missed->advice);
+  }
+}
+
+/// What a conversion costs on this machine.
+struct Cost {
+  double seconds;
+  uint64_t peak_memory;  // bytes, of the whole program
+};
+
+/// docs/converter.md explains the keys.
+Json report_of(const ConvertCommand& command, const std::filesystem::path& output, const Report& report,
+               const Cost& cost) {
+  Json json;
+  json["version"] = 1;
+  json["source"] = command.onnx.string();
+  json["model"] = output.string();
+  json["options"] = {
+      {"dim", command.dims}, {"state", command.states}, {"set", command.sets}, {"limit", command.limits}};
+  json["seconds"] = cost.seconds;
+  json["peak_memory"] = cost.peak_memory;
+  json["onnx_operators"] = report.onnx_operators;
+  json["heed_operators"] = report.heed_operators;
+  json["attentions"] = report.attentions;
+  json["fused"] = Json::array();
+  for (const Report::Fused& fused : report.fused) {
+    json["fused"].push_back({{"concept", fused.concept_name},
+                             {"node", fused.node},
+                             {"nodes", fused.absorbed},
+                             {"operator", fused.operator_index < 0 ? Json() : Json(fused.operator_index)},
+                             {"largest_error", fused.largest_error}});
+  }
+  json["missed"] = Json::array();
+  for (const Report::Missed& missed : report.missed) {
+    json["missed"].push_back({{"concept", missed.concept_name},
+                              {"node", missed.node},
+                              {"found", missed.found},
+                              {"expected", missed.expected},
+                              {"advice", missed.advice},
+                              {"nodes", missed.nodes}});
+  }
+  json["made_one"] = report.made_one;
+  json["notes"] = report.notes;
+  const LoadedModel loaded(output);
+  Runner runner(loaded, {});
+  json.update(describe(loaded.model(), runner.session()));
+  for (size_t i = 0; i < report.operators.size(); ++i) json["operators"][i]["nodes"] = report.operators[i];
+  for (Json& state : json["states"])
+    state["copied"] = std::find(report.copied.begin(), report.copied.end(), state["name"]) != report.copied.end();
+  return json;
 }
 
 /// The command as it was given, to be copied; what a shell would read otherwise is quoted.
@@ -64,6 +154,7 @@ std::string command_line(const ConvertCommand& command) {
       {"--dim", command.dims}, {"--state", command.states}, {"--set", command.sets}, {"--limit", command.limits}};
   for (const auto& [option, values] : options)
     for (const std::string& value : values) line += fmt::format(" {} {}", option, quoted(value));
+  if (command.report) line += " --report " + quoted(command.report->string());
   return line;
 }
 
@@ -74,7 +165,9 @@ void convert(const ConvertCommand& command) {
   output.replace_extension(".heed");
   if (command.output) output = *command.output;
   check_output("-o", output, {command.onnx});
+  if (command.report) check_output("--report", *command.report, {command.onnx, output});
 
+  const auto start = std::chrono::steady_clock::now();
   Converted converted;
   {
     Progress progress;
@@ -83,6 +176,14 @@ void convert(const ConvertCommand& command) {
         [&](const std::string& stage, double share) { progress.show(stage, share); });
   }
   write_file(output, converted.bytes);
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const Cost cost{std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+                  static_cast<uint64_t>(usage.ru_maxrss) * 1024};
+  if (command.report) {
+    const std::string text = dump(report_of(command, output, converted.report, cost)) + "\n";
+    write_file(*command.report, std::as_bytes(std::span(text)));
+  }
 
   const Report& report = converted.report;
   int before = 0, after = 0;
@@ -91,12 +192,7 @@ void convert(const ConvertCommand& command) {
   fmt::print("{}  {} bytes\n\n", bold(printable(output.string())), grouped(report.file_bytes));
   fmt::print("operators {} -> {}\n  ONNX  {}\n  heed  {}\n", before, after, printable(onnx_operators), heed_operators);
   print_fused(report);
-  if (!report.missed.empty()) {
-    Table table({"not fused", "stopped at", "because"});
-    for (const Report::Missed& missed : report.missed) table.add({missed.concept_name, missed.node, missed.reason});
-    fmt::print("\n");
-    table.print();
-  }
+  print_missed(report);
   if (!report.notes.empty()) {
     fmt::print("\n{}\n", bold("notes"));
     for (const std::string& note : report.notes) fmt::print("  {}\n", printable(note));
@@ -110,6 +206,7 @@ void convert(const ConvertCommand& command) {
   fmt::print("\n");
   memory.print();
   fmt::print("\n{} multiply-accumulates\n", grouped(report.macs));
+  fmt::print("converted in {:.2f} s with {} bytes of memory\n", cost.seconds, grouped(cost.peak_memory));
 }
 
 }  // namespace heed::tools

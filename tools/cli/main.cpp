@@ -26,7 +26,7 @@ int fail(Fault fault, const std::vector<std::string>& problems) {
 
 /// Options that later versions honour; whoever gives one is told so.
 struct Later {
-  std::string quantize = "none", range, qdq, budget, calibrate, selftest, report;
+  std::string quantize = "none", range, qdq, budget, calibrate, selftest;
   std::vector<std::string> keep_float;
 };
 
@@ -38,7 +38,6 @@ void refuse_later(const CLI::App& verb) {
       {"--range", "this version converts in float and needs no calibration data"},
       {"--qdq", "this version takes no quantised models"},
       {"--selftest", "this version stores no test data in the file; `heed run` prints the hash to compare"},
-      {"--report", "this version prints the report on standard output"},
   };
   std::vector<std::string> problems;
   for (const CLI::Option* option : verb.get_options()) {
@@ -115,6 +114,8 @@ int main(int argc, char** argv) {
         "IN=OUT");
   texts("--set", convert_command.sets, "an input that is a constant", "NAME=VALUE|FILE.npy");
   texts("--limit", convert_command.limits, "what the dimensions satisfy, 'past + tokens <= 512'", "EXPR<=EXPR");
+  verb->add_option("--report", convert_command.report, "what was fused, what was not and why, and costs, for programs")
+      ->type_name("report.json");
   verb->add_option("--quantize", later.quantize, "none (float)")
       ->check(CLI::IsMember({"none", "int8", "int8-static"}))
       ->type_name("PROFILE");
@@ -130,7 +131,6 @@ int main(int argc, char** argv) {
   text("--range", later.range);
   text("--qdq", later.qdq);
   text("--selftest", later.selftest);
-  text("--report", later.report);
   verb->callback([&, verb] {
     refuse_later(*verb);
     convert(convert_command);

@@ -290,6 +290,12 @@ Expression Graph::current(Expression expression) const {
   return expression;
 }
 
+std::map<std::string, Expression> Graph::replaced() const {
+  std::map<std::string, Expression> all;
+  for (const auto& [name, value] : substitutions_) all[name] = current(value);
+  return all;
+}
+
 void Graph::substitute(const std::string& name, const Expression& value) {
   substitutions_.emplace_back(name, value);
   dimensions.erase(name);

@@ -262,6 +262,8 @@ class Graph {
   void unify(const Expression& a, const Expression& b, const std::string& where);
   /// An expression from before some unify(), with the dimensions that still exist.
   Expression current(Expression expression) const;
+  /// Dimensions that unify() replaced: what stands in their place.
+  std::map<std::string, Expression> replaced() const;
 
   size_t value_count() const { return values_.size(); }
   size_t node_count() const { return nodes_.size(); }

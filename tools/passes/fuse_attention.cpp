@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "tools/error.h"
 #include "tools/passes/pattern.h"
@@ -62,6 +63,7 @@ ValueId raised(const Builder& build, ValueId id) {
   const ValueId inner = producer(build.graph, id)->inputs[0];
   const Map* map = made_by<Map>(build.graph, inner);
   if (map == nullptr) return id;
+  const Builder named(build.graph, inner);
   const Step step = map->step;
   const Dims dims = build.dims(id), from = build.dims(inner);
   std::vector<ValueId> operands = producer(build.graph, inner)->inputs;
@@ -74,7 +76,7 @@ ValueId raised(const Builder& build, ValueId id) {
       return id;
     }
   }
-  return build.map(step, operands);
+  return named.map(step, operands);
 }
 
 bool plain_product(const Graph& graph, ValueId id) {
@@ -123,7 +125,8 @@ class Reader {
           auto scores = read(parts[i], factor);
           if (!scores) return std::nullopt;
           if (!scores->biases.empty() || !scores->masks.empty() || !(batch_of(scores->product) == batch_of(dims)))
-            return refuse(id);
+            return refuse({id, in_words(graph_, id) + " by a value that is no constant, behind a mask or bias",
+                           "a scale before masks and biases are added", "scale the queries instead"});
           scores->q = build_.map(step, {scores->q, parts[1 - i]});
           return with_shape(scores);
         }
@@ -151,7 +154,7 @@ class Reader {
         return with_shape(scores);
       }
     }
-    return refuse(id);
+    return refuse(unlike_scores(graph_, id));
   }
 
   // x and the number it is multiplied by, looking through views.
@@ -168,10 +171,25 @@ class Reader {
   }
 
  private:
-  std::nullopt_t refuse(ValueId id) {
-    const Node* node = producer(graph_, id);
-    if (!miss_) miss_ = Miss{node ? node->name : graph_.value(id).name, unlike_scores(graph_, id)};
+  // Of two terms of a sum, both refused, the one with a product of two tensors in it was to be the scores.
+  std::nullopt_t refuse(Miss miss) {
+    const bool better = !miss_ || (leads_to_product(miss.at) && !leads_to_product(miss_->at));
+    if (better) miss_ = std::move(miss);
     return std::nullopt;
+  }
+
+  bool leads_to_product(ValueId id) const {
+    std::vector<ValueId> stack{id};
+    std::set<ValueId> seen;
+    while (!stack.empty()) {
+      const ValueId at = stack.back();
+      stack.pop_back();
+      if (!seen.insert(at).second) continue;
+      if (plain_product(graph_, at) && !graph_.value(producer(graph_, at)->inputs[1]).constant) return true;
+      if (made_by<Map>(graph_, at) || is_view(graph_, at) || made_by<Concat>(graph_, at))
+        stack.insert(stack.end(), producer(graph_, at)->inputs.begin(), producer(graph_, at)->inputs.end());
+    }
+    return false;
   }
 
   // k q', its last two axes in the other order; a column of scores as a row is that too.
@@ -328,17 +346,25 @@ class Fuser {
     const auto scores = reader.read(regrouped ? build_.reshape(operand, weighting) : operand, 1);
     if (!scores) return std::nullopt;
     miss_.reset();
-    if (graph_.value(scores->k).constant) return refuse(scores->k, "the keys are constant weights");
+    if (graph_.value(scores->k).constant)
+      return refuse({scores->q, "scores that are a layer with constant weights",
+                     "a product of queries and keys that both depend on the input"});
     scores_ = *scores;
 
     const Scaled q = reader.without_scale(scores_.q), k = reader.without_scale(scores_.k);
     Attention attention;
     attention.scale = static_cast<float>(scores_.scale * q.factor * k.factor);
     if (!choose_batch({q.x, k.x, v}))
-      return refuse(root_, fmt::format("the shapes {} and {} share no heads", text(scores_.shapes[0]),
-                                       text(graph_.value(root_).dims)));
+      return refuse({root_,
+                     fmt::format("scores of shape {} for a sum of shape {}", text(scores_.shapes[0]),
+                                 text(graph_.value(root_).dims)),
+                     "the same batch and heads in front of both"});
     const auto heads = with_heads(q.x, settled(graph_, build_.swap_last(k.x)), settled(graph_, v));
-    if (!heads) return refuse(root_, "queries, keys and values are not of one batch");
+    if (!heads)
+      return refuse({root_,
+                     fmt::format("queries {}, keys {} and values {}", text(build_.dims(q.x)), text(build_.dims(k.x)),
+                                 text(build_.dims(v))),
+                     "batch and heads in front that are equal, or 1, or heads that share keys in equal groups"});
     read_masks();
     set_positions(attention);
 
@@ -358,9 +384,8 @@ class Fuser {
     ValueId q, k, v;
   };
 
-  std::nullopt_t refuse(ValueId at, std::string reason) {
-    const Node* node = producer(graph_, at);
-    miss_ = Miss{node ? node->name : graph_.value(at).name, std::move(reason)};
+  std::nullopt_t refuse(Miss miss) {
+    miss_ = std::move(miss);
     return std::nullopt;
   }
 
@@ -659,7 +684,7 @@ class Fuser {
 
 }  // namespace
 
-std::string unlike_scores(const Graph& graph, ValueId scores) {
+Miss unlike_scores(const Graph& graph, ValueId scores) {
   ValueId id = scores;
   for (;;) {
     const auto* sum = operands_of(graph, id, Step::f_add);
@@ -672,16 +697,20 @@ std::string unlike_scores(const Graph& graph, ValueId scores) {
     else
       break;
   }
-  const Node* node = producer(graph, id);
-  std::string source = node ? in_words(node->operation) : "outside";
+  Miss miss{id, in_words(graph, id), "the scores, a product of queries and keys; scale, masks and biases may follow"};
   if (made_by<Matmul>(graph, id)) {
-    const Value& weights = graph.value(node->inputs[1]);
-    if (weights.constant && (weights.dims.back().is_constant(1) || made_by<Map>(graph, node->inputs[0])))
-      return "additive attention: its scores are a layer's output, no product of queries and keys";
-    if (weights.constant) source = "a layer with constant weights";
+    const Node& node = *producer(graph, id);
+    const Value& weights = graph.value(node.inputs[1]);
+    if (weights.constant && (weights.dims.back().is_constant(1) || made_by<Map>(graph, node.inputs[0])))
+      miss.found = "additive attention: scores that are the output of a layer, of shape " + text(graph.value(id).dims),
+      miss.advice = "nothing; it runs as softmax and matmul, and `heed attention` draws it as well";
+    else if (weights.constant)
+      miss.found = "a layer with constant weights, of shape " + text(graph.value(id).dims);
+  } else if (made_by<Map>(graph, id)) {
+    miss.advice =
+        "leave the function out, if the model can do without it: the scores may only be scaled, masked, added to";
   }
-  return fmt::format("the scores {} come from {}, where a product of queries and keys was expected",
-                     text(graph.value(scores).dims), source);
+  return miss;
 }
 
 std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss) {

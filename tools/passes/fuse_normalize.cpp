@@ -1,5 +1,8 @@
 /// LayerNorm, RMSNorm and softmax, written out.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <functional>
 
 #include "tools/passes/check.h"
 #include "tools/passes/pattern.h"
@@ -145,12 +148,170 @@ bool is_row(const Graph& graph, ValueId constant, const Spread& spread, bool ali
   return true;
 }
 
-// The end of a normalisation is found from its last map back: a longer candidate comes first, and only a proven one is
-// offered.
+// --- Where it stops
+// --------------------------------------------------------------------------------------------------
+
+constexpr const char* formulas[] = {"(x - mean(x)) / sqrt(variance(x) + epsilon)", "x / sqrt(mean(x * x) + epsilon)"};
+
+const char* formula(Normalization kind) {
+  return formulas[kind == Normalization::layer ? 0 : 1];
+}
+
+std::string axes(const Reduce& reduce) {
+  return text(std::vector<int64_t>(reduce.axes.begin(), reduce.axes.end()));
+}
+
+// The first value back from `id` through maps and views alone that is of a kind.
+std::optional<ValueId> behind_maps(const Graph& graph, ValueId id, const std::function<bool(ValueId)>& is) {
+  std::vector<ValueId> stack{id};
+  for (int visited = 0; !stack.empty() && visited < 32; ++visited) {
+    const ValueId at = stack.back();
+    stack.pop_back();
+    if (is(at)) return at;
+    if (made_by<Map>(graph, at) || is_view(graph, at))
+      stack.insert(stack.end(), producer(graph, at)->inputs.rbegin(), producer(graph, at)->inputs.rend());
+  }
+  return std::nullopt;
+}
+
+Dims normalised(const Graph& graph, const Spread& spread) {
+  Dims sizes;
+  for (const int axis : spread.axes) sizes.push_back(graph.value(spread.x).dims[static_cast<size_t>(axis)]);
+  return sizes;
+}
+
+// Whether something is divided by a value, maybe after an addition.
+bool divides(const Graph& graph, ValueId id, int depth = 0) {
+  const std::vector<NodeId> readers = graph.readers(id);
+  return std::any_of(readers.begin(), readers.end(), [&](NodeId reader) {
+    if (reader < 0) return false;
+    const Node& node = graph.node(reader);
+    const auto* map = std::get_if<Map>(&node.operation);
+    if (map != nullptr && (map->step == Step::f_reciprocal || (map->step == Step::f_div && node.inputs[1] == id)))
+      return true;
+    const bool goes_on = (map != nullptr && map->step == Step::f_add) || is_view(graph, node.outputs[0]);
+    return goes_on && depth < 4 && divides(graph, node.outputs[0], depth + 1);
+  });
+}
+
+// A square root that divides, over squares that are summed up, but not as a spread: told for the kind that it is.
+std::optional<Miss> unlike_spread(const Graph& graph, ValueId root, Normalization kind) {
+  ValueId id = (*operands_of(graph, root, Step::f_sqrt))[0];
+  if (!divides(graph, root)) return {};
+  const auto reduces = [&](ValueId at) { return made_by<Reduce>(graph, at) != nullptr; };
+  std::optional<Miss> miss;
+  bool difference = false;  // E[x * x] - mean * mean
+  for (;;) {
+    if (const auto times = scaled(graph, id)) {
+      const auto* sum = made_by<Reduce>(graph, times->x);
+      if (sum != nullptr && (sum->kind == Reduction::sum_square || sum->kind == Reduction::mean))
+        miss = Miss{id, fmt::format("{:.6g} times {}", times->factor, in_words(graph, times->x)),
+                    "the mean of the squares over all elements, divided by their number",
+                    "a variance without Bessel's correction: unbiased=False, correction=0"};
+      id = times->x;
+    } else if (const auto* sum = operands_of(graph, id, Step::f_add)) {
+      const size_t above = behind_maps(graph, (*sum)[0], reduces) ? 0 : 1;
+      if (!uniform(graph, (*sum)[1 - above]))
+        miss = Miss{id, "an epsilon that is " + in_words(graph, (*sum)[1 - above]), "an epsilon that is a number"};
+      id = (*sum)[above];
+    } else if (operands_of(graph, id, Step::f_max) || operands_of(graph, id, Step::f_relu) || is_view(graph, id)) {
+      id = producer(graph, id)->inputs[0];
+    } else if (!difference && operands_of(graph, id, Step::f_sub)) {
+      id = producer(graph, id)->inputs[0];
+      difference = true;
+    } else {
+      break;
+    }
+  }
+  const auto* reduce = made_by<Reduce>(graph, id);
+  if (reduce == nullptr || (reduce->kind != Reduction::mean && reduce->kind != Reduction::sum_square)) return {};
+  ValueId operand = producer(graph, id)->inputs[0];
+  const Dims dims = graph.value(operand).dims;
+  while (is_view(graph, operand)) operand = producer(graph, operand)->inputs[0];
+  const auto* square = operands_of(graph, operand, Step::f_mul);
+  if (reduce->kind == Reduction::mean && (square == nullptr || (*square)[0] != (*square)[1])) return {};
+  const ValueId squared = reduce->kind == Reduction::mean ? (*square)[0] : operand;
+  const bool subtracts = operands_of(graph, squared, Step::f_sub) != nullptr, centred = difference || subtracts;
+  if (centred != (kind == Normalization::layer)) return {};
+  if (!miss && reduce->kind == Reduction::mean && !reduce->keep)
+    miss = Miss{id, fmt::format("a mean over axes {} of {}, which are dropped", axes(*reduce), text(dims)),
+                "axes that are kept as size 1", "keepdims=True"};
+  if (!miss) miss = Miss{root, in_words(graph, root) + " of what is no variance, nor a mean of squares", formula(kind)};
+  miss->from = subtracts ? (*operands_of(graph, squared, Step::f_sub))[0] : squared;
+  return miss;
+}
+
+// What follows the square root of a spread is followed to the first node that does not belong to the formula.
+Miss unlike_division(const Graph& graph, ValueId root, const Spread& spread) {
+  const Dims& dims = graph.value(spread.x).dims;
+  const Dims row = normalised(graph, spread);
+  bool divided = false;
+  ValueId id = root;
+  for (int depth = 0; depth <= deepest; ++depth) {
+    const std::vector<NodeId> readers = graph.readers(id);
+    if (readers.empty() || readers[0] < 0) break;
+    const Node& node = graph.node(readers[0]);
+    const ValueId out = node.outputs[0];
+    const auto* map = std::get_if<Map>(&node.operation);
+    if (map == nullptr) break;
+    const auto miss = [&](std::string found, std::string expected, std::string advice = "") {
+      return Miss{out, std::move(found), std::move(expected), std::move(advice), spread.x};
+    };
+    const bool inverts = map->step == Step::f_reciprocal || (map->step == Step::f_div && node.inputs[1] == id);
+    const bool arithmetic = map->step == Step::f_add || map->step == Step::f_sub || map->step == Step::f_mul ||
+                            map->step == Step::f_div || map->step == Step::f_neg;
+    if (!divided && !inverts) {
+      const bool epsilon = map->step == Step::f_add && uniform(graph, node.inputs[node.inputs[0] == id ? 1 : 0]);
+      return miss(in_words(graph, out) + (epsilon ? ", an epsilon behind the square root" : ", behind the square root"),
+                  !epsilon                              ? "a division by it"
+                  : spread.kind == Normalization::layer ? "the epsilon under it: sqrt(variance + epsilon)"
+                                                        : "the epsilon under it: sqrt(mean(x * x) + epsilon)",
+                  epsilon ? "use the framework's own normalisation layer" : "");
+    }
+    divided = true;
+    if (!arithmetic && !inverts) break;
+    for (const ValueId other : node.inputs) {
+      if (other == id || other == spread.x || uniform(graph, other)) continue;
+      const auto nodes = region(graph, other, {spread.x});
+      const bool of_x = std::any_of(nodes.begin(), nodes.end(), [&](NodeId each) {
+        const auto& inputs = graph.node(each).inputs;
+        return std::find(inputs.begin(), inputs.end(), spread.x) != inputs.end();
+      });
+      if (of_x) {
+        for (const NodeId each : nodes) {
+          const auto* reduce = std::get_if<Reduce>(&graph.node(each).operation);
+          if (reduce == nullptr || graph.node(each).inputs[0] != spread.x || reduce->axes == spread.axes) continue;
+          return Miss{
+              graph.node(each).outputs[0],
+              fmt::format("a {} over axes {} of {}", name(graph.node(each).operation), axes(*reduce), text(dims)),
+              "the mean over the axes of the variance, of sizes " + text(row), "", spread.x};
+        }
+        continue;
+      }
+      const bool adds = map->step == Step::f_add || map->step == Step::f_sub;
+      const Value& value = graph.value(other);
+      if (inverts && map->step == Step::f_div)
+        return miss("a division of " + in_words(graph, other), formula(spread.kind));
+      if (!value.constant || !(count(value.dims) == count(row)))
+        return miss(fmt::format("{} {}", adds ? "a bias that is" : "a scale that is", in_words(graph, other)),
+                    "a constant of shape " + text(row),
+                    value.constant ? "" : "it runs as several operators; a scale known at conversion would fuse");
+    }
+    id = out;
+  }
+  return {id,
+          divided ? in_words(graph, id) + ", where the arithmetic so far is not the formula"
+                  : in_words(graph, id) + ", which divides nothing",
+          formula(spread.kind), "", spread.x};
+}
+
+// The end of a normalisation is found from its last map back: a longer candidate comes first, and only a proven one
+// is offered.
 std::optional<ValueId> fuse(Graph& graph, ValueId root, Normalization kind, std::optional<Miss>& miss) {
-  if (const auto lone = spread(graph, root); lone && lone->kind == kind)
-    miss = Miss{producer(graph, root)->name,
-                "the square root of a variance is not used as (x - mean) / sqrt(variance + epsilon)"};
+  if (const auto lone = spread(graph, root))
+    miss = lone->kind == kind ? std::optional(unlike_division(graph, root, *lone)) : std::nullopt;
+  else if (operands_of(graph, root, Step::f_sqrt))
+    miss = unlike_spread(graph, root, kind);
   const Map* map = made_by<Map>(graph, root);
   if (map == nullptr ||
       (map->step != Step::f_add && map->step != Step::f_sub && map->step != Step::f_mul && map->step != Step::f_div))
@@ -200,6 +361,28 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, Normalization kind, std:
   return result;
 }
 
+// Something with an exponential in it over something with its own sum in it.
+std::optional<Miss> unlike_softmax(const Graph& graph, ValueId above, ValueId below) {
+  const auto e = behind_maps(graph, above, [&](ValueId id) { return operands_of(graph, id, Step::f_exp) != nullptr; });
+  const auto sum = behind_maps(graph, below, [&](ValueId id) { return made_by<Reduce>(graph, id) != nullptr; });
+  if (!e || !sum) return {};
+  const auto* reduce = made_by<Reduce>(graph, *sum);
+  if (reduce->kind != Reduction::sum ||
+      !behind_maps(graph, producer(graph, *sum)->inputs[0], [&](ValueId id) { return id == *e; }))
+    return {};
+  if (*e != above)
+    return Miss{above, in_words(graph, above) + " of the exponentials", "exp(x) over its own sum",
+                "a mask is added to x, as 0 and -inf", *e};
+  while (is_view(graph, below)) below = producer(graph, below)->inputs[0];
+  if (*sum != below)
+    return Miss{below, in_words(graph, below) + " of the sum", "the sum of the exponentials as it is",
+                "without an epsilon: the largest exponential is 1", *e};
+  return Miss{*sum,
+              fmt::format("a sum over axes {} of {}{}", axes(*reduce), text(graph.value(*e).dims),
+                          reduce->keep ? "" : ", which are dropped"),
+              "a sum over one axis, kept as size 1", "", *e};
+}
+
 }  // namespace
 
 std::optional<ValueId> fuse_layer_norm(Graph& graph, ValueId root, std::optional<Miss>& miss) {
@@ -210,13 +393,15 @@ std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<M
 }
 
 // exp(x - max) / sum of exp(x - max), over one axis; also without the maximum, which only guards against overflow.
-std::optional<ValueId> fuse_softmax(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<ValueId> fuse_softmax(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   for (const auto& [above, below] : ratios(graph, root)) {
     const auto* exponential = operands_of(graph, above, Step::f_exp);
     const auto* sum = made_by<Reduce>(graph, below);
     if (exponential == nullptr || sum == nullptr || sum->kind != Reduction::sum || !sum->keep ||
-        sum->axes.size() != 1 || producer(graph, below)->inputs[0] != above)
+        sum->axes.size() != 1 || producer(graph, below)->inputs[0] != above) {
+      if (!miss) miss = unlike_softmax(graph, above, below);
       continue;
+    }
     const int axis = sum->axes[0];
     ValueId x = (*exponential)[0];
     if (const auto* difference = operands_of(graph, x, Step::f_sub)) {

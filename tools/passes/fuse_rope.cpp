@@ -1,8 +1,11 @@
 /// Rotary positions, written out: every channel is a sum of two products, one of itself and one of its partner with
 /// tables. So it is read channel by channel, through whatever slices, stacks and joins the channels went: the forms of
 /// exporters (rotate_half, pairs side by side, chunks, some of the channels only) are one.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 
 #include "tools/graph/channels.h"
 #include "tools/passes/pattern.h"
@@ -270,6 +273,30 @@ std::optional<ValueId> table(const Builder& build, const std::vector<Place>& pla
   return pick_channels(build.graph, whole, static_cast<int>(build.dims(whole).size()) - 1, channels);
 }
 
+/// Where sums of two products are no rotation of one tensor's channels, or have no tables.
+Miss unlike_rotation(const Graph& graph, ValueId root, const std::vector<Sum>& sums) {
+  const auto half = static_cast<int64_t>(sums.size()) / 2;
+  Miss miss{root, "",
+            fmt::format("a rotation of {} channels of one tensor, i with i + {} or 2 i with 2 i + 1, by cos and sin of "
+                        "one table each",
+                        sums.size(), half),
+            "write it as x * cos + rotate_half(x) * sin, or as pairs of neighbours"};
+  for (size_t i = 0; i < sums.size(); ++i) {
+    if (sums[i].size() != 2) continue;
+    for (const Place& own : {sums[i][0].a, sums[i][0].b})
+      for (const Place& other : {sums[i][1].a, sums[i][1].b}) {
+        if (!own.same_source(other) || graph.value(own.source).constant) continue;
+        const int64_t apart = std::abs(own.channel - other.channel);
+        if (apart == half || apart == 1) continue;
+        miss.found = fmt::format("channel {} made of the channels {} and {} of '{}'", i, own.channel, other.channel,
+                                 graph.value(own.source).name);
+        return miss;
+      }
+  }
+  miss.found = "channels that are sums of two products, but of several tensors or several tables";
+  return miss;
+}
+
 std::optional<ValueId> fuse(Graph& graph, ValueId root, int tail, std::optional<Miss>& miss) {
   const Dims dims = graph.value(root).dims;
   if (graph.value(root).type != Type::f32 || static_cast<int>(dims.size()) < tail) return std::nullopt;
@@ -297,9 +324,7 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, int tail, std::optional<
   }
   // Sums in which only some channels have a minus are seldom anything else.
   const auto has_minus = [](const Sum& sum) { return sum.size() == 2 && sum[0].minus() != sum[1].minus(); };
-  if (has_minus(sums.front()) != has_minus(sums.back()))
-    miss = Miss{producer(graph, root)->name,
-                "it turns channels, but not i with i + half nor 2 i with 2 i + 1 of one tensor"};
+  if (has_minus(sums.front()) != has_minus(sums.back())) miss = unlike_rotation(graph, root, sums);
   return std::nullopt;
 }
 

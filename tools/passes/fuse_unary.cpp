@@ -1,5 +1,8 @@
 /// Functions of one value, however they are written: a tree of maps over one value and numbers is recognised by what it
 /// computes.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -115,6 +118,91 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, Step step, std::initiali
   return std::nullopt;
 }
 
+// --- Where it stops --------------------------------------------------------------------------------------------------
+
+// A function that is multiplied by its argument, x * f(x), and the tree that f and its inner part are of.
+struct Gated {
+  Step step;            // of f
+  const char* formula;  // of the concept
+  const char* inner;    // what f is of there
+  double (*expected)(double x);
+};
+constexpr Gated gelu{Step::f_erf, "x * (1 + erf(x / sqrt(2))) / 2", "x / sqrt(2)",
+                     [](double x) { return x / 1.4142135623730951; }};
+constexpr Gated gelu_tanh{Step::f_tanh, "x * (1 + tanh(0.797885 * (x + 0.044715 * x^3))) / 2",
+                          "0.797885 * (x + 0.044715 * x^3)",
+                          [](double x) { return 0.7978845608028654 * (x + 0.044715 * x * x * x); }};
+constexpr Gated silu{Step::f_sigmoid, "x * sigmoid(x)", "x", [](double x) { return x; }};
+
+// A sum or product has parentheses, where it stands alone it needs none.
+std::string alone(const std::string& formula) {
+  return formula.front() == '(' ? formula.substr(1, formula.size() - 2) : formula;
+}
+
+// A tree of maps over x, as people write it.
+std::string formula(const Graph& graph, ValueId id, ValueId x) {
+  if (id == x) return "x";
+  if (const auto number = uniform(graph, id)) return fmt::format("{:.6g}", *number);
+  const Node& node = *producer(graph, id);
+  const Step step = std::get<Map>(node.operation).step;
+  std::vector<std::string> parts;
+  for (const ValueId input : node.inputs) parts.push_back(formula(graph, input, x));
+  constexpr std::pair<Step, const char*> signs[] = {
+      {Step::f_add, " + "}, {Step::f_sub, " - "}, {Step::f_mul, " * "}, {Step::f_div, " / "}};
+  for (const auto& [sign, text] : signs)
+    if (step == sign) return "(" + parts[0] + text + parts[1] + ")";
+  for (std::string& part : parts) part = alone(part);
+  return fmt::format("{}({})", std::string(info(step).name).substr(2), fmt::join(parts, ", "));
+}
+
+// Where a function of one value that has the ingredients of a concept is another one.
+std::optional<Miss> unlike(const Graph& graph, ValueId root, const Gated& concept_) {
+  if (!made_by<Map>(graph, root) || graph.value(root).type != Type::f32) return std::nullopt;
+  for (const ValueId x : arguments(graph, root)) {
+    const auto nodes = region(graph, root, {x});
+    const auto f = std::find_if(nodes.begin(), nodes.end(), [&](NodeId id) {
+      return operands_of(graph, graph.node(id).outputs[0], concept_.step) != nullptr;
+    });
+    if (f == nodes.end()) continue;
+    const ValueId of_x = graph.node(*f).outputs[0], inner = graph.node(*f).inputs[0];
+    // Something made of f times something made of x.
+    std::set<ValueId> with_f{of_x}, with_x{x};
+    ValueId next = no_value;
+    bool gated = false;
+    for (const NodeId id : region(graph, root, {x, of_x})) {
+      const Node& node = graph.node(id);
+      const auto any = [&](const std::set<ValueId>& of) {
+        return std::any_of(node.inputs.begin(), node.inputs.end(), [&](ValueId input) { return of.count(input) != 0; });
+      };
+      const Step step = std::get<Map>(node.operation).step;
+      gated = gated || (any(with_f) && any(with_x) && (step == Step::f_mul || step == Step::f_div));
+      if (any(with_f)) with_f.insert(node.outputs[0]);
+      if (any(with_x)) with_x.insert(node.outputs[0]);
+      if (next == no_value && any({of_x})) next = node.outputs[0];
+    }
+    if (!gated) continue;
+    const std::string whole = alone(formula(graph, root, x)), f_name = std::string(info(concept_.step).name).substr(2);
+    const Literal found = OnGrid(graph, x).compute(inner);
+    for (size_t i = 0; i < grid().size(); ++i) {
+      const double expected = concept_.expected(grid()[i]);
+      if (std::abs(found.floats()[i] - expected) <= 1e-6 + 1e-5 * std::abs(expected)) continue;
+      return Miss{inner == x ? of_x : inner,
+                  fmt::format("{} of {}, in {}", f_name, alone(formula(graph, inner, x)), whole),
+                  fmt::format("{} of {}, as in {}", f_name, concept_.inner, concept_.formula), "", x};
+    }
+    return Miss{next, whole, concept_.formula, "", x};
+  }
+  return std::nullopt;
+}
+
+// A concept, or where it stops.
+std::optional<ValueId> fuse(Graph& graph, ValueId root, Step step, std::initializer_list<Step> ingredients,
+                            const Gated& concept_, std::optional<Miss>& miss) {
+  const auto found = fuse(graph, root, step, ingredients);
+  if (!found) miss = unlike(graph, root, concept_);
+  return found;
+}
+
 }  // namespace
 
 std::optional<ValueId> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>&) {
@@ -123,20 +211,21 @@ std::optional<ValueId> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Mi
 std::optional<ValueId> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_softplus, {Step::f_log});
 }
-std::optional<ValueId> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>&) {
-  return fuse(graph, root, Step::f_silu, {Step::f_sigmoid, Step::f_exp, Step::f_tanh});
+std::optional<ValueId> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+  return fuse(graph, root, Step::f_silu, {Step::f_sigmoid, Step::f_exp, Step::f_tanh}, silu, miss);
 }
-std::optional<ValueId> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>&) {
-  return fuse(graph, root, Step::f_gelu_tanh, {Step::f_tanh, Step::f_sigmoid, Step::f_exp});
+std::optional<ValueId> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+  return fuse(graph, root, Step::f_gelu_tanh, {Step::f_tanh, Step::f_sigmoid, Step::f_exp}, gelu_tanh, miss);
 }
 std::optional<ValueId> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_relu, {Step::f_max, Step::f_select});
 }
 std::optional<ValueId> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
-  if (const auto found = fuse(graph, root, Step::f_gelu, {Step::f_erf})) return found;
-  if (operands_of(graph, root, Step::f_erf))
-    miss = Miss{producer(graph, root)->name, "its erf is not part of x * (1 + erf(x / sqrt(2))) / 2"};
-  return std::nullopt;
+  const auto found = fuse(graph, root, Step::f_gelu, {Step::f_erf}, gelu, miss);
+  if (!found && !miss && operands_of(graph, root, Step::f_erf))
+    miss = Miss{root, in_words(graph, root) + " that is not multiplied by its own argument", gelu.formula, "",
+                producer(graph, root)->inputs[0]};
+  return found;
 }
 
 }  // namespace heed::tools

@@ -59,11 +59,6 @@ std::optional<Sum> sum_of(const Graph& graph, ValueId weights, int depth = 0) {
 }  // namespace
 
 void mark_weights(Graph& graph, Report& report) {
-  const auto told = [&](const Sum& sum) {
-    return std::any_of(report.missed.begin(), report.missed.end(), [&](const Report::Missed& missed) {
-      return missed.concept_name == "attention" && missed.end == graph.node(sum.node).name;
-    });
-  };
   for (const NodeId id : graph.order()) {
     Node& node = graph.node(id);
     const auto* softmax = std::get_if<Softmax>(&node.operation);
@@ -75,17 +70,36 @@ void mark_weights(Graph& graph, Report& report) {
       if (!sum) continue;
       node.mark = Mark{source_name(graph, node.inputs[0]), source_name(graph, sum->values), softmax->axis};
       ++report.attentions;
-      if (told(*sum)) continue;
-      const Node& at = sum->through < 0 ? node : graph.node(sum->through);
-      const std::string& end = graph.node(sum->node).name;
-      if (sum->through >= 0)
-        report.missed.push_back({"attention", at.name,
-                                 fmt::format("the weights pass through {} before the sum", in_words(at.operation)),
-                                 end});
-      else if (plain_scores(graph, node.inputs[0]))
-        report.missed.push_back({"attention", at.name, "the softmax runs over another axis than the sum", end});
-      else
-        report.missed.push_back({"attention", at.name, unlike_scores(graph, node.inputs[0]), end});
+    }
+  }
+}
+
+void explain_weights(Graph& graph, Report& report) {
+  const auto told = [&](const Sum& sum) {
+    return std::any_of(report.missed.begin(), report.missed.end(), [&](const Report::Missed& missed) {
+      return missed.concept_name == "attention" && missed.nodes.back() == graph.node(sum.node).name;
+    });
+  };
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    const auto* softmax = std::get_if<Softmax>(&node.operation);
+    const auto sum = softmax && !softmax->log ? sum_of(graph, node.outputs[0]) : std::nullopt;
+    if (!sum || told(*sum)) continue;
+    const ValueId end = graph.node(sum->node).outputs[0], weights = node.outputs[0], scores = node.inputs[0];
+    if (sum->through >= 0) {
+      const ValueId at = graph.node(sum->through).outputs[0];
+      tell(graph, "attention", end,
+           {at, in_words(graph, at) + " between the softmax and the sum",
+            "the softmax's weights as they are, or set to 0 where they are NaN",
+            "a mask is added to the scores before the softmax, as 0 and -inf; dropout is for training", weights},
+           report);
+    } else if (plain_scores(graph, scores)) {
+      tell(graph, "attention", end,
+           {weights, fmt::format("a softmax over axis {} of {}", softmax->axis, text(graph.value(weights).dims)),
+            "a softmax over the keys, the axis that the sum with the values runs over", ""},
+           report);
+    } else {
+      tell(graph, "attention", end, unlike_scores(graph, scores), report);
     }
   }
 }

@@ -12,9 +12,8 @@
 namespace heed::tools {
 namespace {
 
-// Larger concepts before their parts: SiLU before sigmoid; attention before a mask could become a product's residual,
-// and behind the sums that may be its products.
-constexpr Fusion fusions[] = {
+// Larger concepts before their parts: SiLU before sigmoid; attention behind the sums that may be its products.
+constexpr Fusion concepts[] = {
     {"gelu", fuse_gelu},
     {"gelu_tanh", fuse_gelu_tanh},
     {"silu", fuse_silu},
@@ -29,8 +28,9 @@ constexpr Fusion fusions[] = {
     {"rope", fuse_rope},
     {"weighted sum", fuse_weighted_sum},
     {"attention", fuse_attention},
-    {"matmul epilogue", fuse_matmul},
 };
+// Last, so that no mask becomes a product's residual, and what was left of a concept is explained as it was written.
+constexpr Fusion epilogue{"matmul epilogue", fuse_matmul};
 
 // The new node that computes the concept: the last that is no view.
 NodeId main_node(const Graph& graph, ValueId after, NodeId first_new) {
@@ -70,12 +70,50 @@ std::vector<std::string> install(Graph& graph, ValueId before, ValueId after, No
   return absorbed;
 }
 
-}  // namespace
+// Nodes from `first`'s readers to the one that makes `last`, operands before readers.
+std::vector<NodeId> between(const Graph& graph, ValueId first, ValueId last) {
+  std::vector<NodeId> found;
+  std::set<ValueId> reached{first};
+  for (const NodeId id : region(graph, last, {first})) {
+    const Node& node = graph.node(id);
+    if (std::none_of(node.inputs.begin(), node.inputs.end(), [&](ValueId input) { return reached.count(input) != 0; }))
+      continue;
+    reached.insert(node.outputs.begin(), node.outputs.end());
+    found.push_back(id);
+  }
+  return found;
+}
 
-void apply(Graph& graph, const Fusion& fusion, Report& report) {
+std::vector<std::string> names(const Graph& graph, const std::vector<NodeId>& nodes) {
+  std::vector<std::string> all;
+  for (const NodeId id : nodes)
+    for (const std::string& name : graph.node(id).absorbed)
+      if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
+  return all;
+}
+
+// Nodes that looked like a concept from `root` on.
+std::vector<NodeId> group(const Graph& graph, ValueId root, const Miss& miss) {
+  std::vector<NodeId> nodes = between(graph, miss.from == no_value ? miss.at : miss.from, root);
+  const NodeId at = producer(graph, miss.at) == nullptr ? -1 : graph.value(miss.at).producer;
+  if (at >= 0 && std::find(nodes.begin(), nodes.end(), at) == nodes.end())
+    nodes.insert(miss.from == no_value ? nodes.begin() : nodes.end(), at);
+  if (nodes.empty() || (miss.from == no_value && nodes.back() != graph.value(root).producer))
+    nodes.push_back(graph.value(root).producer);
+  return nodes;
+}
+
+// Tries a fusion at every value, from the outputs back. With `explains` it also reports where it stopped.
+void visit(Graph& graph, const Fusion& fusion, bool explains, Report& report) {
   std::vector<NodeId> order = graph.order();
   std::reverse(order.begin(), order.end());
-  std::vector<std::pair<ValueId, Miss>> misses;
+  std::set<NodeId> told;  // nodes of the groups so far: the end of a group comes first
+  std::set<ValueId> differs;
+  const auto explain = [&](ValueId root, const Miss& miss) {
+    if (!explains || told.count(graph.value(root).producer) != 0 || !differs.insert(miss.at).second) return;
+    for (const NodeId id : group(graph, root, miss)) told.insert(id);
+    tell(graph, fusion.concept_name, root, miss, report);
+  };
   for (const NodeId id : order) {
     if (graph.node(id).dead || graph.node(id).outputs.size() != 1) continue;
     const ValueId root = graph.node(id).outputs[0];
@@ -83,7 +121,6 @@ void apply(Graph& graph, const Fusion& fusion, Report& report) {
     const auto first_new = static_cast<NodeId>(graph.node_count());
     std::optional<Miss> miss;
     const auto offer = fusion.fuse(graph, root, miss);
-    if (miss) misses.emplace_back(root, *miss);
     if (offer && *offer != root) {
       const Check check = check_fusion(graph, root, *offer, first_new);
       if (check.same) {
@@ -92,36 +129,57 @@ void apply(Graph& graph, const Fusion& fusion, Report& report) {
         if (kept < 0)
           report.fused.push_back({fusion.concept_name, name, absorbed, check.error});
         else
-          report.missed.push_back(
-              {fusion.concept_name, graph.node(kept).name, "its result is needed on its own", name});
+          explain(root, {graph.node(kept).outputs[0],
+                         in_words(graph, graph.node(kept).outputs[0]) + ", needed on its own by another reader",
+                         "nothing but the " + std::string(fusion.concept_name) + " reads it",
+                         "if it is an output that nobody needs, leave it out of the export"});
       } else {
-        report.missed.push_back({fusion.concept_name, name, "undone, the results differ: " + check.problem, name});
+        explain(root, {root, "undone, the fused form gives other numbers on random data: " + check.problem,
+                       fmt::format("equality to {:.0e} of the largest value", fusion_tolerance),
+                       "please report this: a pattern of the converter is wrong, the model is not"});
       }
+    } else if (miss) {
+      explain(root, *miss);
     }
     if (static_cast<NodeId>(graph.node_count()) != first_new) graph.order();  // offers that were not taken are dead
   }
-  std::set<std::string> told;
-  for (const auto& [root, miss] : misses) {
-    const NodeId id = graph.value(root).producer;
-    if (id >= 0 && !graph.node(id).dead && told.insert(miss.node).second)
-      report.missed.push_back({fusion.concept_name, miss.node, miss.reason, graph.node(id).name});
-  }
+}
+
+}  // namespace
+
+void apply(Graph& graph, const Fusion& fusion, Report& report) {
+  visit(graph, fusion, false, report);
+}
+
+void explain(Graph& graph, const Fusion& fusion, Report& report) {
+  visit(graph, fusion, true, report);
+}
+
+void tell(const Graph& graph, const char* concept_name, ValueId root, const Miss& miss, Report& report) {
+  const Node* at = producer(graph, miss.at);
+  report.missed.push_back({concept_name, at == nullptr ? graph.value(miss.at).name : at->name, miss.found,
+                           miss.expected, miss.advice, names(graph, group(graph, root, miss))});
 }
 
 void optimise(Graph& graph, Report& report, const Progress& progress) {
   const auto tell = [&](const std::string& stage, double share) {
     if (progress) progress(stage, share);
   };
-  tell("canonical form", 0);
-  canonicalise(graph);
-  if (tabulate(graph)) canonicalise(graph);
   double done = 0;
-  for (const Fusion& fusion : fusions) {
-    tell(fmt::format("fuse {}", fusion.concept_name), ++done / (std::size(fusions) + 1));
+  const auto fuse = [&](const Fusion& fusion) {
+    tell(fmt::format("fuse {}", fusion.concept_name), ++done / (std::size(concepts) + 3));
     const size_t before = report.fused.size();
     apply(graph, fusion, report);
     if (report.fused.size() != before) canonicalise(graph);
-  }
+  };
+  tell("canonical form", 0);
+  canonicalise(graph);
+  if (tabulate(graph)) canonicalise(graph);
+  for (const Fusion& fusion : concepts) fuse(fusion);
+  tell("explain", ++done / (std::size(concepts) + 3));
+  for (const Fusion& fusion : concepts) explain(graph, fusion, report);
+  explain_weights(graph, report);
+  fuse(epilogue);
   tell("mark weights", 1);
   mark_weights(graph, report);
   for (const NodeId id : graph.order()) {

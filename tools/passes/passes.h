@@ -23,7 +23,9 @@ void canonicalise(Graph& graph);
 /// Functions of positions alone, sines above all, become constants that are sliced. True where there were any.
 bool tabulate(Graph& graph);
 
-/// Marks every softmax whose result weights a sum, fused or not, and reports why those that are not are not.
+/// Marks every softmax whose result weights a sum, fused or not, and counts them.
 void mark_weights(Graph& graph, Report& report);
+/// Reports why a softmax whose result weights a sum is no attention, where the fusion did not get as far as it.
+void explain_weights(Graph& graph, Report& report);
 
 }  // namespace heed::tools

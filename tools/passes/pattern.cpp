@@ -65,6 +65,15 @@ std::string in_words(const Operation& operation) {
   return step;
 }
 
+std::string in_words(const Graph& graph, ValueId id) {
+  const Node* node = producer(graph, id);
+  const Value& value = graph.value(id);
+  const std::string what = node != nullptr  ? in_words(node->operation)
+                           : value.constant ? "a constant"
+                                            : "the input '" + value.name + "'";
+  return what + " of shape " + text(value.dims);
+}
+
 std::optional<double> uniform(const Graph& graph, ValueId id) {
   for (;;) {
     const Value& value = graph.value(id);

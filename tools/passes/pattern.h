@@ -36,6 +36,8 @@ const std::vector<ValueId>* operands_of(const Graph& graph, ValueId id, Step ste
 
 /// "a multiplication", "tanh", "a gather": an operation as a report names it.
 std::string in_words(const Operation& operation);
+/// "tanh of shape [batch, 5]", "the input 'x' of shape [8]": a value as a report names it.
+std::string in_words(const Graph& graph, ValueId id);
 
 /// The number that every element of a value is, through reshapes, expands and slices of a constant.
 std::optional<double> uniform(const Graph& graph, ValueId id);
@@ -99,9 +101,13 @@ class Builder {
 
 // --- Fusions ---------------------------------------------------------------------------------------------------------
 
-/// Why something that looks like a concept is not fused: the first node that differs, and how.
+/// Why something that looks like a concept is not fused. Its group is what lies between `from` and the value that was
+/// looked at.
 struct Miss {
-  std::string node, reason;
+  ValueId at;                   // made by the first node that differs
+  std::string found, expected;  // there, each a phrase
+  std::string advice = "";      // what to change in the model or its export
+  ValueId from = no_value;      // else `at`'s node is the group's first
 };
 
 /// One concept. `fuse` looks at a value and, where it is the end of the concept's region, builds the replacement beside
@@ -128,12 +134,17 @@ std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::option
 std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
 
 /// Why the operand of a softmax that weights a sum is not the scores of a dot-product attention.
-std::string unlike_scores(const Graph& graph, ValueId scores);
+Miss unlike_scores(const Graph& graph, ValueId scores);
 
 /// The rewrites of the canonical form at one value, for what a fusion has just built.
 ValueId settled(Graph& graph, ValueId id);
 
 /// Tries a fusion at every value. Public so that a test can pass one that is wrong.
 void apply(Graph& graph, const Fusion& fusion, Report& report);
+/// Reports where the fusion stopped at what is left: to be called when nothing is fused any more.
+void explain(Graph& graph, const Fusion& fusion, Report& report);
+
+/// Reports a miss that `root` shows.
+void tell(const Graph& graph, const char* concept_name, ValueId root, const Miss& miss, Report& report);
 
 }  // namespace heed::tools
