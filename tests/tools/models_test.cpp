@@ -1,5 +1,6 @@
 // Real models from their exporters' files to outputs, skipped where ../shared is not: what is fused, the memory, the
 // numbers of their framework, the same bits on every instruction set, no allocation, and their files mutated.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -177,7 +178,7 @@ void feed(Session& session, const Sample& sample) {
       for (int64_t i = 0; i < array.count(); ++i)
         to.as<int32_t>()[i] = static_cast<int32_t>(reinterpret_cast<const int64_t*>(array.data.data())[i]);
     else
-      std::memcpy(to.data, array.data.data(), array.data.size());
+      std::copy(array.data.begin(), array.data.end(), to.data);
   }
 }
 
@@ -298,7 +299,7 @@ TEST_CASE("a story is told a token at a time") {
       if (to.shape->type == Type::i32)
         to.as<int32_t>()[0] = static_cast<int32_t>(*reinterpret_cast<const int64_t*>(from.data.data()));
       else
-        std::memcpy(to.data, from.data.data(), from.data.size());
+        std::copy(from.data.begin(), from.data.end(), to.data);
     }
     REQUIRE(handed.session->run().ok());
     for (uint32_t i = 0; i < handed.model->output_count(); ++i) {
