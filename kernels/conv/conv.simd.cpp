@@ -86,10 +86,9 @@ void product(const ConvArgs& args, Taps taps, int32_t first, int32_t last) {
     job.run_length = ptrdiff_t{width} * inputs;
     job.run_step = inputs == 1 ? taps.w : 1;
   }
-  // Positions whose elements stay in the second cache level while all weights pass by, as matmul's rows.
-  constexpr int64_t cached = 1 << 15, least = 4 * max_rows;
-  const int64_t each = int64_t{job.depth} * job.height * (taps.position < job.k ? taps.position : job.k);
-  const int32_t block = even_block(last - first, static_cast<int>(each > cached / least ? least : cached / (each + 1)));
+  // Positions share elements where their windows overlap.
+  const int64_t own = int64_t{job.depth} * job.height * (taps.position < job.k ? taps.position : job.k);
+  const int32_t block = cached_rows(last - first, own);
   for (; first < last; first += block, taps.x += block * taps.position) {
     const int32_t positions = last - first < block ? last - first : block;
     job.taps = taps;

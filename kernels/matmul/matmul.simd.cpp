@@ -33,9 +33,7 @@ struct Product {
 
 void matmul(const MatmulArgs& args) {
   if (args.packed) {
-    // Rows of a that stay in the second cache level while all of b passes by, as many in each block.
-    constexpr int cached = 1 << 15, least = 4 * max_rows;
-    const int block = even_block(args.rows, args.k > cached / least ? least : cached / (args.k + 1));
+    const int block = cached_rows(args.rows, args.k);
     for (int row = 0; row < args.rows; row += block) {
       const int rows = args.rows - row < block ? args.rows - row : block;
       Tiling<Product>::run({args, args.b, 0, row, rows}, row, rows, 0, args.n);

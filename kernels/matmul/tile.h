@@ -206,8 +206,11 @@ class Tiling {
   static constexpr Table table = all(std::make_integer_sequence<int, max_rows + 1>{});
 };
 
-/// Rows in blocks of `most` or a few more, each as high as the others, in whole tiles.
-inline int even_block(int rows, int most) {
+/// Rows of `length` elements that stay in the second cache level while all columns pass by: blocks of nearly equal
+/// height, in whole tiles.
+inline int cached_rows(int rows, int64_t length) {
+  constexpr int cached = 1 << 15, least = 4 * max_rows;
+  const int most = length > cached / least ? least : cached / static_cast<int>(length + 1);
   const int blocks = (rows + most - 1) / most, even = (rows + blocks - 1) / (blocks < 1 ? 1 : blocks);
   return (even + max_rows - 1) / max_rows * max_rows;
 }

@@ -242,8 +242,8 @@ TEST_CASE("the report is JSON with all that convert knows") {
   CHECK(report["made_one"].empty());
   CHECK(report["notes"].empty());
   // What the file knows is as `inspect` says it; operators name their ONNX nodes, too.
-  for (const auto& [key, value] : inspected.items())
-    if (key != "operators") CHECK_MESSAGE(report[key] == value, key);
+  for (const auto& item : inspected.items())
+    if (item.key() != "operators") CHECK_MESSAGE(report[item.key()] == item.value(), item.key());
   std::map<std::string, int> kinds, concepts;
   for (size_t i = 0; i < report["operators"].size(); ++i) {
     json op = report["operators"][i];

@@ -24,6 +24,17 @@ std::string name_of(const Written& w, ValueId id) {
   return w.graph.node(w.graph.value(id).producer).name;
 }
 
+/// The only miss is of `concept_name`, and stops at the node that makes `at`.
+void check_miss(Written& w, const Sizes& sizes, const std::string& concept_name, ValueId at, const std::string& found,
+                const std::string& expected) {
+  const std::string name = name_of(w, at);
+  const Optimised done(w, sizes);
+  const Report::Missed& miss = the_miss(done, concept_name);
+  CHECK(miss.node == name);
+  CHECK(miss.found == found);
+  CHECK(miss.expected == expected);
+}
+
 }  // namespace
 
 TEST_CASE("attention that is not: the node between the scores and the sum that differs") {
@@ -68,12 +79,7 @@ TEST_CASE("attention that is not: the node between the scores and the sum that d
         "a multiplication of shape [batch, 4, tokens, tokens] by a value that is no constant, behind a mask or bias";
     expected = "a scale before masks and biases are added";
   }
-  const std::string name = name_of(w, at);
-  Optimised done(w, sizes);
-  const Report::Missed& miss = the_miss(done, "attention");
-  CHECK(miss.node == name);
-  CHECK(miss.found == found);
-  CHECK(miss.expected == expected);
+  check_miss(w, sizes, "attention", at, found, expected);
 }
 
 TEST_CASE("softmax that is not") {
@@ -159,12 +165,7 @@ TEST_CASE("normalisation that is not") {
     found = "an addition of shape [batch, 5, 1], an epsilon behind the square root";
     expected = "the epsilon under it: sqrt(mean(x * x) + epsilon)";
   }
-  const std::string name = name_of(w, at);
-  Optimised done(w, {{"batch", 3}});
-  const Report::Missed& miss = the_miss(done, kind);
-  CHECK(miss.node == name);
-  CHECK(miss.found == found);
-  CHECK(miss.expected == expected);
+  check_miss(w, {{"batch", 3}}, kind, at, found, expected);
 }
 
 TEST_CASE("activations that are not") {
@@ -210,12 +211,7 @@ TEST_CASE("activations that are not") {
     found = "sigmoid of x * 2, in x * sigmoid(x * 2)";
     expected = "sigmoid of x, as in x * sigmoid(x)";
   }
-  const std::string name = name_of(w, at);
-  Optimised done(w, {});
-  const Report::Missed& miss = the_miss(done, kind);
-  CHECK(miss.node == name);
-  CHECK(miss.found == found);
-  CHECK(miss.expected == expected);
+  check_miss(w, {}, kind, at, found, expected);
 }
 
 TEST_CASE("what only has the parts of an activation is no miss") {

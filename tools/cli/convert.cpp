@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 
 #include "tools/cli/json.h"
 #include "tools/cli/loaded.h"
@@ -142,6 +141,14 @@ Json report_of(const ConvertCommand& command, const std::filesystem::path& outpu
   return json;
 }
 
+/// The most bytes that this program held. (getrusage begins with what the program that started it held.)
+uint64_t peak_memory() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+  return 0;
+}
+
 /// The command as it was given, to be copied; what a shell would read otherwise is quoted.
 std::string command_line(const ConvertCommand& command) {
   const auto quoted = [](const std::string& text) {
@@ -176,10 +183,7 @@ void convert(const ConvertCommand& command) {
         [&](const std::string& stage, double share) { progress.show(stage, share); });
   }
   write_file(output, converted.bytes);
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const Cost cost{std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-                  static_cast<uint64_t>(usage.ru_maxrss) * 1024};
+  const Cost cost{std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), peak_memory()};
   if (command.report) {
     const std::string text = dump(report_of(command, output, converted.report, cost)) + "\n";
     write_file(*command.report, std::as_bytes(std::span(text)));
