@@ -31,6 +31,9 @@ HEED_INLINE I load(const int32_t* p) { return copy_in<I>(p); }
 HEED_INLINE I load(const int8_t* p) { return *p; }
 HEED_INLINE I load(const uint8_t* p) { return *p; }
 HEED_INLINE void store_low(uint8_t* p, I a) { *p = static_cast<uint8_t>(a); }
+HEED_INLINE void store_bytes(int8_t* p, I a, I b, I c, I d) {
+  p[0] = static_cast<int8_t>(a), p[1] = static_cast<int8_t>(b), p[2] = static_cast<int8_t>(c), p[3] = static_cast<int8_t>(d);
+}
 HEED_INLINE F load_first(const float* p, int n) { return n > 0 ? load(p) : 0.0f; }
 HEED_INLINE I load_first(const int32_t* p, int n) { return n > 0 ? load(p) : 0; }
 HEED_INLINE void store(float* p, F a) { __builtin_memcpy(p, &a, sizeof a); }
@@ -76,6 +79,8 @@ HEED_INLINE I sub(I a, I b) { return static_cast<I>(static_cast<uint32_t>(a) - s
 HEED_INLINE I mul(I a, I b) { return static_cast<I>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b)); }
 HEED_INLINE I min(I a, I b) { return a < b ? a : b; }
 HEED_INLINE I max(I a, I b) { return a < b ? b : a; }
+HEED_INLINE I fold_max(I a) { return a; }
+HEED_INLINE F first_lane(F a) { return a; }
 HEED_INLINE I shl(I a, I n) { return static_cast<I>(static_cast<uint32_t>(a) << (n & 31)); }
 HEED_INLINE I shr(I a, I n) { return a >> (n & 31); }
 template <int n> HEED_INLINE I shl(I a) { return shl(a, n); }

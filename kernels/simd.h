@@ -127,6 +127,12 @@ HEED_INLINE I shr(I a, I n) { return {_mm512_srav_epi32(a.v, (n & splat(31)).v)}
 HEED_INLINE I load(const int8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 HEED_INLINE I load(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 HEED_INLINE void store_low(uint8_t* p, I a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v)); }
+// store_bytes: 4 W lanes of 0 to 255 each, as bytes.
+HEED_INLINE void store_bytes(int8_t* p, I a, I b, I c, I d) {
+  const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(a.v, b.v), _mm512_packus_epi32(c.v, d.v));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, bytes));
+}
 HEED_INLINE F swap_pairs(F a) { return {_mm512_permute_ps(a.v, 0xb1)}; }
 HEED_INLINE float first_lane(F a) { return _mm512_cvtss_f32(a.v); }
 template <int n> HEED_INLINE F down(F a) {
@@ -188,6 +194,11 @@ HEED_INLINE void store_low(uint8_t* p, I a) {
   const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
 }
+HEED_INLINE void store_bytes(int8_t* p, I a, I b, I c, I d) {
+  const __m256i bytes = _mm256_packus_epi16(_mm256_packus_epi32(a.v, b.v), _mm256_packus_epi32(c.v, d.v));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(bytes, order));
+}
 HEED_INLINE F swap_pairs(F a) { return {_mm256_permute_ps(a.v, 0xb1)}; }
 HEED_INLINE float first_lane(F a) { return _mm256_cvtss_f32(a.v); }
 template <int n> HEED_INLINE F down(F a) {
@@ -245,6 +256,10 @@ HEED_INLINE void store_low(uint8_t* p, I a) {
   const uint16x4_t half = vmovn_u32(vreinterpretq_u32_s32(a.v));
   const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(half, half))), 0);
   __builtin_memcpy(p, &four, 4);
+}
+HEED_INLINE void store_bytes(int8_t* p, I a, I b, I c, I d) {
+  const int16x8_t low = vcombine_s16(vmovn_s32(a.v), vmovn_s32(b.v)), high = vcombine_s16(vmovn_s32(c.v), vmovn_s32(d.v));
+  vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
 }
 HEED_INLINE F swap_pairs(F a) { return {vrev64q_f32(a.v)}; }
 HEED_INLINE float first_lane(F a) { return vgetq_lane_f32(a.v, 0); }
@@ -345,6 +360,14 @@ HEED_INLINE auto fold16(const V (&v)[16 / W], Join join) {
   x = join(x, down<2>(x));
   x = join(x, down<1>(x));
   return first_lane(x);
+}
+
+/// The largest lane.
+HEED_INLINE int32_t fold_max(I a) {
+  if constexpr (W == 16) a = max(a, down<8>(a));
+  if constexpr (W >= 8) a = max(a, down<4>(a));
+  a = max(a, down<2>(a));
+  return first_lane(max(a, down<1>(a)));
 }
 
 /// The 16 accumulators over which every reduction is defined: element i goes to accumulator i mod 16, and the

@@ -12,8 +12,10 @@
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul_i8/matmul_i8.h"
 #include "kernels/normalize/normalize.h"
 #include "kernels/pool/pool.h"
+#include "kernels/quantize/quantize.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
 #include "kernels/rope/rope.h"
@@ -185,6 +187,14 @@ void decode_params(const format::Operator& row, std::byte* at) {
     case OperatorKind::rope:
       store(RopeParams{static_cast<Pairing>(row.params_as_Rope()->pairing()), {}}, at);
       break;
+    case OperatorKind::quantize:
+      store(QuantizeParams{}, at);
+      break;
+    case OperatorKind::matmul_i8: {
+      const auto& matmul = *row.params_as_MatmulI8();
+      store(MatmulI8Params{static_cast<Activation>(matmul.activation()), matmul.block_rows(), {}}, at);
+      break;
+    }
     case OperatorKind::count:
       break;
   }

@@ -36,7 +36,12 @@ constexpr int tile_vectors(int rows) {
 }
 #endif
 inline constexpr int panel_vectors = 16 / W;
-inline constexpr int least_vectors = panel_vectors < 2 ? panel_vectors : 2;
+
+/// Which tiles there are.
+struct ShapesF32 {
+  static constexpr int max_rows = HEED_ISA::max_rows, least_vectors = panel_vectors < 2 ? panel_vectors : 2;
+  static constexpr int vectors(int rows) { return tile_vectors(rows); }
+};
 
 /// One element of the left operand, ready to be multiplied with vectors. On aarch64 the multiply-add takes it from lane
 /// 0 of a plain load: a broadcast would take one of the two pipes that multiply.
@@ -163,7 +168,7 @@ struct Tile {
 };
 
 /// Covers outputs with tiles: Job::run<rows, vectors>(row, column) computes the tile that begins there.
-template <class Job>
+template <class Job, class Shapes = ShapesF32>
 class Tiling {
  public:
   /// Rows [row, row + rows), columns [column, end), where `column` begins a panel. The last tile may reach past `end`,
@@ -171,11 +176,11 @@ class Tiling {
   static void run(const Job& job, int row, int rows, int column, int end) {
     if (rows <= 0) return;
     // Tiles of nearly equal height: a low one at the end would wait for its few chains.
-    const int count = (rows + max_rows - 1) / max_rows, low = rows / count, high_count = rows % count;
+    const int count = (rows + Shapes::max_rows - 1) / Shapes::max_rows, low = rows / count, high_count = rows % count;
     int log2_vectors = 3;
-    while (1 << log2_vectors > tile_vectors(low + (high_count > 0))) --log2_vectors;
+    while (1 << log2_vectors > Shapes::vectors(low + (high_count > 0))) --log2_vectors;
     while (column < end) {
-      constexpr int least = least_vectors * W;
+      constexpr int least = Shapes::least_vectors * W;
       while (W << log2_vectors > (end - column + least - 1) / least * least) --log2_vectors;
       // The columns' operand stays in cache while the rows pass by.
       for (int i = 0, r = row; i < count; ++i) {
@@ -190,11 +195,11 @@ class Tiling {
  private:
   using Run = void (*)(const Job&, int, int);
   struct Table {
-    Run at[max_rows + 1][4];  // by rows and log2 of vectors; null where the tile would be too wide
+    Run at[Shapes::max_rows + 1][4];  // by rows and log2 of vectors; null where the tile would be too wide
   };
   template <int rows, int vectors>
   static constexpr Run tile() {
-    if constexpr (rows > 0 && vectors >= least_vectors && vectors <= tile_vectors(rows)) {
+    if constexpr (rows > 0 && vectors >= Shapes::least_vectors && vectors <= Shapes::vectors(rows)) {
       return [](const Job& job, int row, int column) { job.template run<rows, vectors>(row, column); };
     }
     return nullptr;
@@ -203,7 +208,7 @@ class Tiling {
   static constexpr Table all(std::integer_sequence<int, rows...>) {
     return {{{tile<rows, 1>(), tile<rows, 2>(), tile<rows, 4>(), tile<rows, 8>()}...}};
   }
-  static constexpr Table table = all(std::make_integer_sequence<int, max_rows + 1>{});
+  static constexpr Table table = all(std::make_integer_sequence<int, Shapes::max_rows + 1>{});
 };
 
 /// Rows of `length` elements that stay in the second cache level while all columns pass by: blocks of nearly equal

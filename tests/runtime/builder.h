@@ -18,10 +18,12 @@
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul_i8/matmul_i8.h"
 #include "kernels/normalize/normalize.h"
 #include "kernels/pool/pool.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
+#include "kernels/quantize/quantize.h"
 #include "kernels/rope/rope.h"
 #include "kernels/softmax/softmax.h"
 
@@ -338,6 +340,12 @@ struct Builder {
       }
       case OperatorKind::rope:
         return format::CreateRope(fbb, static_cast<format::Pairing>(as(RopeParams{}).pairing)).Union();
+      case OperatorKind::quantize:
+        return format::CreateQuantize(fbb).Union();
+      case OperatorKind::matmul_i8: {
+        const auto p = as(MatmulI8Params{});
+        return format::CreateMatmulI8(fbb, static_cast<format::Activation>(p.activation), p.block_rows).Union();
+      }
       case OperatorKind::count:
         break;
     }

@@ -121,6 +121,17 @@ class Generator {
             {output(Type::f32, dims)});
         break;
       }
+      case OperatorKind::quantize: {
+        const Dims dims = shape(1 + below(3));
+        Dims scale = dims;
+        scale.back() = one_in(2) ? 1 : 1 + below(4);
+        add(OperatorKind::quantize, QuantizeParams{}, {input(Type::f32, dims, Layout::last_dense)},
+            {output(Type::i8, dims), output(Type::f32, scale)});
+        break;
+      }
+      case OperatorKind::matmul_i8:
+        matmul_i8();
+        break;
       case OperatorKind::count:
         break;
     }
@@ -230,6 +241,38 @@ class Generator {
          maybe(one_in(2) ? Type::f32 : Type::boolean, {batch, heads, tq, tk}), maybe(Type::boolean, {batch, tk}),
          maybe(Type::f32, {heads}), tq + tk > 0 ? maybe(Type::f32, {heads, tq + tk - 1}) : -1},
         {output(Type::f32, {batch, heads, tq, dv})});
+  }
+
+  void matmul_i8() {
+    const int32_t m = 2 * size(), n = 3 * size(), k = size(), panels = (n + 15) / 16;
+    const Dims batch = shape(below(2));
+    const auto rows = [&](int32_t columns) {
+      Dims dims = batch;
+      dims.insert(dims.end(), {m, columns});
+      return dims;
+    };
+    if (elements(rows(n)) >= 1 << 16) return;
+    const bool y = one_in(2), q = !y || one_in(2);
+    // In [-127, 127], as whatever quantises writes them.
+    const auto bytes = [&](size_t count) {
+      std::vector<int8_t> values(count);
+      for (int8_t& value : values) value = static_cast<int8_t>(below(255) - 127);
+      return values;
+    };
+    const int32_t groups = (k + 3) / 4;
+    const std::vector<int8_t> b = bytes(static_cast<size_t>(panels) * static_cast<size_t>(groups) * 64);
+    std::vector<int32_t> sums(static_cast<size_t>(panels) * 16);
+    for (size_t i = 0; i < b.size(); ++i) sums[i / (static_cast<size_t>(groups) * 64) * 16 + i % 64 / 4] += b[i];
+    const auto a = builder_.constant("a", Type::i8, sizes_of(rows(k)), bytes(static_cast<size_t>(elements(rows(k)))));
+    add(OperatorKind::matmul_i8,
+        MatmulI8Params{static_cast<Activation>(below(activation_count)), static_cast<uint8_t>(1 + below(30)), {}},
+        {a, input(Type::f32, rows(1), Layout::last_dense),
+         builder_.constant("b", Type::i8, sizes_of({panels, groups, 16, 4}), b),
+         input(Type::f32, {panels, 16}, Layout::dense),
+         builder_.constant("b_sum", Type::i32, sizes_of({panels, 16}), sums), maybe(Type::f32, {n}, Layout::last_dense),
+         maybe(Type::f32, rows(n), Layout::last_dense)},
+        {y ? output(Type::f32, rows(n)) : -1, q ? output(Type::i8, rows(n)) : -1,
+         q ? output(Type::f32, rows(n % 3 == 0 && n > 0 && one_in(2) ? 3 : 1)) : -1});
   }
 
   Dims image(int32_t channels) { return {below(3), 1 + below(2), below(5), below(30), channels}; }

@@ -24,8 +24,10 @@
 #include "kernels/copy/copy.h"
 #include "kernels/gather/gather.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul_i8/matmul_i8.h"
 #include "kernels/operator.h"
 #include "kernels/pool/pool.h"
+#include "kernels/quantize/quantize.h"
 #include "kernels/rope/rope.h"
 #include "kernels/softmax/softmax.h"
 #include "tools/graph/graph.h"
@@ -55,7 +57,7 @@ struct AttentionLowered {
 
 using LoweredParams =
     std::variant<Elementwise, CopyParams, GatherParams, MatmulParams, AttentionLowered, NormalizeParams, SoftmaxParams,
-                 ReduceParams, RecurrentParams, ConvParams, PoolParams, RopeParams>;
+                 ReduceParams, RecurrentParams, ConvParams, PoolParams, RopeParams, QuantizeParams, MatmulI8Params>;
 
 struct LoweredOperator {
   OperatorKind kind;

@@ -1,0 +1,72 @@
+#include "kernels/matmul_i8/matmul_i8.h"
+
+#include "kernels/matmul/epilogue.h"
+#include "kernels/matmul_i8/tile_i8.h"
+#include "kernels/quantize/group.h"
+
+namespace heed::HEED_ISA {
+namespace {
+
+/// A block of rows, from args.a's first on.
+struct ProductI8 {
+  const MatmulI8Args& args;
+  const int8_t* a;  // as the tile reads them
+  ptrdiff_t a_row;
+  Epilogue epilogue;
+  int rows_in_all;
+
+  template <int rows, int vectors>
+  HEED_INLINE void run(int row, int column) const {
+    const ptrdiff_t groups = (ptrdiff_t{args.k} + 3) / 4, panel = groups * 64;
+    const int8_t* w = args.b + column / 16 * panel + column % 16 * 4;
+    using Rows = TileI8<rows, vectors>;
+    Rows sums;
+    sums.multiply(a + row * a_row, a_row, w, panel, args.b_sum + column, args.k,
+                  typename Rows::Next(reinterpret_cast<const float*>(w), static_cast<int>(groups), row, rows_in_all));
+    Tile<rows, vectors> tile;
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      const F scale = load(args.b_scale + column + v * W);
+      F bias = splat(-0.0f);  // which changes nothing
+      if (args.bias != nullptr) bias = load_first(args.bias + column + v * W, args.n - column - v * W);
+      unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+        const F row_scale = splat(args.a_scale[(row + r) * args.a_scale_row]);
+        tile.sum[r * vectors + v] = fma(to_f(sums.sum[r * vectors + v]), row_scale * scale, bias);
+      });
+    });
+    epilogue.store(tile, row, column);
+  }
+};
+
+}  // namespace
+
+void matmul_i8(const MatmulI8Args& args) {
+  const ptrdiff_t sums_row = (ptrdiff_t{args.n} + 15) / 16 * 16;
+  MatmulI8Args block = args;
+  for (int row = 0; row < args.rows; row += args.block_rows) {
+    block.rows = args.rows - row < args.block_rows ? args.rows - row : args.block_rows;
+    block.a = args.a + row * args.a_row;
+    block.a_scale = args.a_scale + row * args.a_scale_row;
+    const int8_t* a = block.a;
+    ptrdiff_t a_row = args.a_row;
+#if defined(__AVX2__) && !defined(HEED_VNNI)
+    const ptrdiff_t expanded_row = (ptrdiff_t{args.k} + 15) / 16 * 16;
+    for (int r = 0; r < block.rows; ++r) expand_row(a + r * a_row, args.k, args.expanded + r * expanded_row);
+    a = reinterpret_cast<const int8_t*>(args.expanded);
+    a_row = expanded_row * ptrdiff_t{sizeof(int16_t)};
+#endif
+    float* y = args.y == nullptr ? args.sums : args.y + row * args.y_row;
+    const ptrdiff_t y_row = args.y == nullptr ? sums_row : args.y_row;
+    const float* residual = args.residual == nullptr ? nullptr : args.residual + row * args.residual_row;
+    const Epilogue epilogue{nullptr, residual,       y, args.n, static_cast<ptrdiff_t>(args.residual_row),
+                            y_row,   args.activation};
+    Tiling<ProductI8, ShapesI8>::run({block, a, a_row, epilogue, block.rows}, 0, block.rows, 0, args.n);
+    if (args.q == nullptr) continue;
+    const int columns = args.n / args.groups;
+    for (int r = 0; r < block.rows; ++r)
+      for (int group = 0; group < args.groups; ++group)
+        args.q_scale[(row + r) * args.q_scale_row + group] =
+            quantize_group(y + r * y_row + group * columns, columns, args.q + (row + r) * args.q_row + group * columns);
+  }
+}
+
+}  // namespace heed::HEED_ISA

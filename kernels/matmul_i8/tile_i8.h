@@ -1,0 +1,353 @@
+#pragma once
+/// The register tile of the int8 products, for <op>_i8.simd.cpp files.
+///
+/// A tile is rows x vectors vectors of int32 outputs in registers. Sums are exact as long as no more than
+/// `most_terms_i8` products of two int8 in [-127, 127] meet, so neither their order nor the machine's own grouping
+/// changes a bit. Weights lie in panels [..][K/4][16][4]: a line of 64 bytes holds four k of 16 columns.
+///
+/// The rows as the tile reads them, four elements of k (a group) at a time:
+///   avx2      int16 in the order 0, 2, 1, 3, expanded beforehand, since vpmaddwd multiplies int16. vpmaddubsw would
+///             add pairs in saturating int16, and 127 * 255 * 2 does not fit.
+///   others    the bytes themselves. The x86 dot product takes unsigned ones: element + 128, and 128 times the column's
+///             sum is taken off beforehand.
+#include "kernels/matmul/tile.h"
+
+namespace heed::HEED_ISA {
+namespace {
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define HEED_VNNI 1
+#endif
+
+struct ShapesI8 {
+#if defined(__AVX512VNNI__)
+  static constexpr int max_rows = 8, least_vectors = 1;
+  static constexpr int vectors(int rows) {
+    return rows == 1 ? 1 : rows <= 4 ? 4 : 2;
+  }
+#elif defined(__AVX2__)
+  static constexpr int max_rows = 6, least_vectors = 2;
+  static constexpr int vectors(int) {
+    return 2;
+  }
+#elif defined(__ARM_FEATURE_DOTPROD)
+  static constexpr int max_rows = 8, least_vectors = 2;
+  static constexpr int vectors(int rows) {
+    return rows <= 4 ? 4 : 2;
+  }
+#elif defined(__aarch64__)
+  static constexpr int max_rows = 4, least_vectors = 2;
+  static constexpr int vectors(int) {
+    return 2;
+  }
+#else
+  static constexpr int max_rows = 2, least_vectors = 2;
+  static constexpr int vectors(int) {
+    return 2;
+  }
+#endif
+};
+
+#if defined(__AVX2__) && !defined(HEED_VNNI)
+inline constexpr bool expands_rows = true;
+#else
+inline constexpr bool expands_rows = false;
+#endif
+/// Bytes of a group of a row.
+inline constexpr int group_bytes = expands_rows ? 8 : 4;
+
+/// Four elements of a row as one word; the first n of four, the others 0.
+HEED_INLINE int32_t word_at(const int8_t* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return word;
+}
+HEED_INLINE int32_t word_at(const int8_t* p, int n) {
+  uint32_t word = 0;
+  for (int i = 0; i < n; ++i) word |= static_cast<uint32_t>(static_cast<uint8_t>(p[i])) << (8 * i);
+  return static_cast<int32_t>(word);
+}
+
+#if defined(__AVX2__) && !defined(HEED_VNNI)
+/// A row of k int8 as the tile reads it: ceil(k / 4) groups, to whole vectors of 16.
+HEED_INLINE void expand_row(const int8_t* a, int k, int16_t* to) {
+  const auto expand = [](__m128i bytes) HEED_INLINE_LAMBDA {
+    const __m256i words = _mm256_cvtepi8_epi16(bytes);
+    return _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words, 0xd8), 0xd8);
+  };
+  int i = 0;
+  for (; i + 16 <= k; i += 16)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
+                        expand(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a + i))));
+  if (i < k) {
+    alignas(16) int8_t last[16] = {};
+    __builtin_memcpy(last, a + i, static_cast<size_t>(k - i));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
+                        expand(_mm_load_si128(reinterpret_cast<const __m128i*>(last))));
+  }
+}
+#endif
+
+template <int rows, int vectors>
+struct TileI8 {
+  using Next = NextPanels<rows, (vectors + panel_vectors - 1) / panel_vectors>;
+
+  I sum[rows * vectors];
+
+  /// sum[r][c] = sum over i < k of a[r][i] * w[i][c]. Row r begins a_row bytes after the one before; `w` is the line of
+  /// the first group at the tile's first column, and each 16 columns begin w_panel bytes after the 16 before. w_sum:
+  /// the columns' sums over all k.
+  template <class Prefetch = Nothing>
+  HEED_INLINE void multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel, const int32_t* w_sum,
+                            ptrdiff_t k, Prefetch&& prefetch = {});
+
+ private:
+  HEED_INLINE static const int8_t* line_of(const int8_t* w, ptrdiff_t w_panel, int v) {
+    return w + v * W / 16 * w_panel + v * W % 16 * 4;
+  }
+};
+
+#if defined(HEED_VNNI)
+
+HEED_INLINE I dot(I sum, I a, I w) {
+#if defined(__AVX512VNNI__)
+  return {_mm512_dpbusd_epi32(sum.v, a.v, w.v)};
+#else
+  return {_mm256_dpbusd_avx_epi32(sum.v, a.v, w.v)};
+#endif
+}
+
+template <int rows, int vectors>
+template <class Prefetch>
+HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel,
+                                                 const int32_t* w_sum, ptrdiff_t k, Prefetch&& prefetch) {
+  // A dot product takes four or five cycles and two start in each: few chains are split over k.
+  constexpr int chains = rows * vectors, splits = chains >= 8 ? 1 : chains >= 4 ? 2 : chains >= 2 ? 4 : 8;
+  I part[splits * chains];
+  unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+    const I start = splat(0) - shl<7>(load(w_sum + v * W));
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      part[r * vectors + v] = start;
+      unroll<splits - 1>([&](auto s) HEED_INLINE_LAMBDA { part[(s + 1) * chains + r * vectors + v] = splat(0); });
+    });
+  });
+  const auto step = [&](auto s, auto word) HEED_INLINE_LAMBDA {
+    I line[vectors];
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      line[v] = load(reinterpret_cast<const int32_t*>(line_of(w, w_panel, v)));
+      pin(line[v]);
+    });
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      const I x = splat(static_cast<int32_t>(word(r))) ^ splat(static_cast<int32_t>(0x80808080));
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        I& to = part[s * chains + r * vectors + v];
+        to = dot(to, x, line[v]);
+      });
+    });
+    w += 64;
+    a += 4;
+  };
+  const auto whole = [&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row); };
+  ptrdiff_t i = 0, groups = k / 4;
+  for (const ptrdiff_t end = prefetch.begin(groups / splits) * splits; i < end; i += splits) {
+    unroll<splits>([&](auto s) HEED_INLINE_LAMBDA { step(s, whole); });
+    prefetch.step();
+  }
+  for (; i + splits <= groups; i += splits) unroll<splits>([&](auto s) HEED_INLINE_LAMBDA { step(s, whole); });
+  for (; i < groups; ++i) step(std::integral_constant<int, 0>{}, whole);
+  if (k % 4 != 0)
+    step(std::integral_constant<int, 0>{},
+         [&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
+  unroll<chains>([&](auto c) HEED_INLINE_LAMBDA {
+    sum[c] = part[c];
+    unroll<splits - 1>([&](auto s) HEED_INLINE_LAMBDA { sum[c] = sum[c] + part[(s + 1) * chains + c]; });
+    pin(sum[c]);
+  });
+}
+
+#elif defined(__AVX2__)
+
+template <int rows, int vectors>
+template <class Prefetch>
+HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel,
+                                                 const int32_t*, ptrdiff_t k, Prefetch&& prefetch) {
+  unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { sum[i] = splat(0); });
+  // The even elements of each column's four, then the odd ones: few registers hold weights.
+  const auto half = [&](auto odd) HEED_INLINE_LAMBDA {
+    I line[vectors];
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      I bytes = load(reinterpret_cast<const int32_t*>(line_of(w, w_panel, v)));
+      pin(bytes);
+      line[v].v = _mm256_srai_epi16(odd ? bytes.v : _mm256_slli_epi16(bytes.v, 8), 8);
+      pin(line[v]);
+    });
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      I x = splat(word_at(a + r * a_row + 4 * odd));
+      pin(x);
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        I& to = sum[r * vectors + v];
+        to = to + I{_mm256_madd_epi16(x.v, line[v].v)};
+        if constexpr (!odd) pin(to);
+      });
+    });
+  };
+  const auto step = [&]() HEED_INLINE_LAMBDA {
+    half(std::integral_constant<int, 0>{});
+    half(std::integral_constant<int, 1>{});
+    w += 64;
+    a += 8;
+  };
+  ptrdiff_t i = 0;
+  const ptrdiff_t groups = (k + 3) / 4;
+  for (const ptrdiff_t end = prefetch.begin(groups); i < end; ++i) {
+    step();
+    prefetch.step();
+  }
+  for (; i < groups; ++i) step();
+  unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { pin(sum[i]); });
+}
+
+#else  // NEON
+
+HEED_INLINE int8x16_t quad(const int8_t* p) {
+  int8x16_t q = vld1q_s8(p);
+  asm("" : "+w"(q));  // one load, not one for each row
+  return q;
+}
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+
+/// Rows in pairs: a 2 x 8 by 8 x 2 product at a time.
+template <int rows, int vectors>
+HEED_INLINE void multiply_pairs(I* sum, const int8_t* a, ptrdiff_t a_row, const int8_t* (&lines)[vectors],
+                                ptrdiff_t groups) {
+  constexpr int pairs = (rows + 1) / 2;
+  int32x4_t part[pairs * vectors * 2];
+  unroll<pairs * vectors * 2>([&](auto i) HEED_INLINE_LAMBDA { part[i] = vdupq_n_s32(0); });
+  for (ptrdiff_t i = 0; i + 2 <= groups; i += 2) {
+    int8x16_t line[vectors * 2];
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      const int32x4_t low = vreinterpretq_s32_s8(vld1q_s8(lines[v])),
+                      high = vreinterpretq_s32_s8(vld1q_s8(lines[v] + 64));
+      line[2 * v] = vreinterpretq_s8_s32(vzip1q_s32(low, high));
+      line[2 * v + 1] = vreinterpretq_s8_s32(vzip2q_s32(low, high));
+      lines[v] += 128;
+    });
+    unroll<pairs>([&](auto p) HEED_INLINE_LAMBDA {
+      constexpr int second = 2 * p + 1 < rows ? 2 * p + 1 : 2 * p;
+      const int8x16_t x = vcombine_s8(vld1_s8(a + 2 * p * a_row), vld1_s8(a + second * a_row));
+      unroll<vectors * 2>([&](auto c) HEED_INLINE_LAMBDA {
+        int32x4_t& to = part[p * vectors * 2 + c];
+        to = vmmlaq_s32(to, x, line[c]);
+      });
+    });
+    a += 8;
+  }
+  unroll<pairs * vectors>([&](auto i) HEED_INLINE_LAMBDA {
+    constexpr int p = i / vectors, v = i % vectors;
+    const int64x2_t low = vreinterpretq_s64_s32(part[i * 2]), high = vreinterpretq_s64_s32(part[i * 2 + 1]);
+    sum[2 * p * vectors + v].v = vreinterpretq_s32_s64(vzip1q_s64(low, high));
+    if constexpr (2 * p + 1 < rows) sum[(2 * p + 1) * vectors + v].v = vreinterpretq_s32_s64(vzip2q_s64(low, high));
+  });
+}
+
+#endif
+
+template <int rows, int vectors>
+template <class Prefetch>
+HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel,
+                                                 const int32_t*, ptrdiff_t k, Prefetch&&) {
+  const int8_t* lines[vectors];
+  unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA { lines[v] = line_of(w, w_panel, v); });
+  ptrdiff_t groups = k / 4;
+#if defined(__ARM_FEATURE_DOTPROD)
+  const auto dot_words = [&](auto word) HEED_INLINE_LAMBDA {
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      const int8x16_t line = quad(lines[v]);
+      lines[v] += 64;
+      unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+        I& to = sum[r * vectors + v];
+        to.v = vdotq_s32(to.v, line, vreinterpretq_s8_s32(vdupq_n_s32(word(r))));
+      });
+    });
+  };
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  constexpr bool paired = rows > 1;
+#else
+  constexpr bool paired = false;
+#endif
+  if constexpr (paired) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    multiply_pairs<rows, vectors>(sum, a, a_row, lines, groups);
+#endif
+    a += groups / 2 * 8;
+    groups %= 2;
+  } else {
+    unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { sum[i] = splat(0); });
+    for (; groups >= 4; groups -= 4) {
+      int8x16_t x[rows];
+      unroll<rows>([&](auto r) HEED_INLINE_LAMBDA { x[r] = vld1q_s8(a + r * a_row); });
+      unroll<4>([&](auto lane) HEED_INLINE_LAMBDA {
+        unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+          const int8x16_t line = quad(lines[v] + lane * 64);
+          unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+            I& to = sum[r * vectors + v];
+            to.v = vdotq_laneq_s32(to.v, line, x[r], lane);
+          });
+        });
+      });
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA { lines[v] += 256; });
+      a += 16;
+    }
+  }
+  for (; groups > 0; --groups, a += 4) dot_words([&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row); });
+  if (k % 4 != 0) dot_words([&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
+#else
+  // Pairs of a column's four in the lanes of an accumulator, two columns in each. Two products of 127 * 127 fit int16.
+  int32x4_t part[rows * vectors * 2];
+  unroll<rows * vectors * 2>([&](auto i) HEED_INLINE_LAMBDA { part[i] = vdupq_n_s32(0); });
+  const auto both = [&](auto count, auto word) HEED_INLINE_LAMBDA {
+    int8x16_t line[vectors * count];
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      unroll<count>([&](auto g) HEED_INLINE_LAMBDA { line[v * count + g] = quad(lines[v] + g * 64); });
+      lines[v] += 64 * count;
+    });
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      int8x8_t x[count];
+      unroll<count>([&](auto g) HEED_INLINE_LAMBDA { x[g] = vreinterpret_s8_s32(vdup_n_s32(word(r, g))); });
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        int16x8_t low = vmull_s8(vget_low_s8(line[v * count]), x[0]),
+                  high = vmull_s8(vget_high_s8(line[v * count]), x[0]);
+        if constexpr (count > 1) {
+          low = vmlal_s8(low, vget_low_s8(line[v * count + 1]), x[1]);
+          high = vmlal_s8(high, vget_high_s8(line[v * count + 1]), x[1]);
+        }
+        int32x4_t* to = part + (r * vectors + v) * 2;
+        to[0] = vpadalq_s16(to[0], low);
+        to[1] = vpadalq_s16(to[1], high);
+      });
+    });
+    a += 4 * count;
+  };
+  using One = std::integral_constant<int, 1>;
+  const auto word = [&](auto r, auto g) HEED_INLINE_LAMBDA { return word_at(a + r * a_row + 4 * g); };
+  for (; groups >= 2; groups -= 2) both(std::integral_constant<int, 2>{}, word);
+  if (groups > 0) both(One{}, word);
+  if (k % 4 != 0)
+    both(One{}, [&](auto r, auto) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
+  unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA {
+#if defined(__aarch64__)
+    sum[i].v = vpaddq_s32(part[2 * i], part[2 * i + 1]);
+#else
+    const auto fold = [](int32x4_t p) HEED_INLINE_LAMBDA { return vpadd_s32(vget_low_s32(p), vget_high_s32(p)); };
+    sum[i].v = vcombine_s32(fold(part[2 * i]), fold(part[2 * i + 1]));
+#endif
+  });
+#endif
+  unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { pin(sum[i]); });
+}
+
+#endif
+
+}  // namespace
+}  // namespace heed::HEED_ISA

@@ -1,0 +1,99 @@
+#include "kernels/quantize/quantize.h"
+
+#include <algorithm>
+
+#include "tests/kernels/support.h"
+
+namespace heed::test {
+namespace {
+
+/// Rows quantised by an instruction set: q, then the scales.
+struct Quantized {
+  std::vector<int8_t> q;
+  std::vector<float> scale;
+};
+
+Quantized quantized(const std::vector<float>& values, int rows, int n, int groups, Isa isa, uint32_t threads = 1) {
+  const Guarded<float> x(values), scale(static_cast<size_t>(rows) * groups);
+  const Guarded<int8_t> q(values.size());
+  const Shape shape = shape_of(Type::f32, {rows, n}), q_shape = shape_of(Type::i8, {rows, n}),
+              scale_shape = shape_of(Type::f32, {rows, groups});
+  const QuantizeParams params{};
+  Call(quantize_operator, &params)
+      .input(shape, x.data())
+      .output(q_shape, q.data())
+      .output(scale_shape, scale.data())
+      .run(isa, threads);
+  return {{q.data(), q.data() + q.size()}, {scale.data(), scale.data() + scale.size()}};
+}
+
+TEST_CASE("quantize: every size has the reference's bits") {
+  Random random(1);
+  for (int n : sizes())
+    for (int rows : {1, 3})
+      for (bool provoke : {false, true}) {
+        const int groups = n % 4 == 0 && n > 0 ? 4 : 1;
+        const size_t count = static_cast<size_t>(rows) * static_cast<size_t>(n);
+        const std::vector<float> x = provoke ? provoking_floats(count, random) : uniform(count, random);
+        const Quantized expected = quantized(x, rows, n, groups, Isa::portable);
+        for (const Isa isa : simd_isas())
+          for (const uint32_t threads : {1u, 3u}) {
+            const Quantized found = quantized(x, rows, n, groups, isa, threads);
+            const std::string what = std::string(heed::name(isa)) + " " + std::to_string(n);
+            check_same(std::span<const int8_t>(expected.q), std::span<const int8_t>(found.q), what);
+            check_same(std::span<const float>(expected.scale), std::span<const float>(found.scale), what + " scale");
+          }
+      }
+}
+
+TEST_CASE("quantize: the nearest of 255 steps, the largest exactly") {
+  Random random(2);
+  for (const float magnitude : {1e-25f, 1e-3f, 1.0f, 1e38f}) {
+    std::vector<float> x = uniform(1000, random, -magnitude, magnitude);
+    x[17] = -magnitude;
+    const Quantized found = quantized(x, 1, 1000, 1, Isa::portable);
+    CHECK(found.scale[0] == magnitude / 127);
+    CHECK(found.q[17] == -127);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double step = double{x[i]} / found.scale[0];
+      CHECK(std::abs(step - found.q[i]) <= 0.5 + 1e-4);
+    }
+  }
+  // Halves go to even numbers.
+  const Quantized halves = quantized({127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f}, 1, 7, 1, Isa::portable);
+  CHECK(halves.q == std::vector<int8_t>{127, 0, 2, 2, 0, -2, -126});
+}
+
+TEST_CASE("quantize: zeros, tiny groups, infinities and NaN") {
+  const std::vector<float> x = {0, -0.0f, 0, 0, 1e-31f, -1e-40f, 0, 0, 1, INFINITY, 2, 3, 1, 2, NAN, -INFINITY};
+  const Quantized found = quantized(x, 1, 16, 4, Isa::portable);
+  CHECK(found.q == std::vector<int8_t>(16));
+  CHECK(found.scale[0] == 0);
+  CHECK(found.scale[1] == 0);
+  CHECK(std::isnan(found.scale[2]));
+  CHECK(std::isnan(found.scale[3]));
+}
+
+TEST_CASE("quantize: the contract says what is wrong") {
+  const QuantizeParams params{};
+  const auto refused = [&](const Shape& x, const Shape& q, const Shape& scale, int operand, const char* what) {
+    const Violation violation =
+        Call(quantize_operator, &params).input(x, nullptr).output(q, nullptr).output(scale, nullptr).check();
+    REQUIRE_MESSAGE(violation, what);
+    CHECK(std::string(violation.what) == what);
+    CHECK(violation.operand == operand);
+  };
+  const Shape x = shape_of(Type::f32, {3, 8}), q = shape_of(Type::i8, {3, 8}), scale = shape_of(Type::f32, {3, 2});
+  CHECK_FALSE(Call(quantize_operator, &params).input(x, nullptr).output(q, nullptr).output(scale, nullptr).check());
+  refused(q, q, scale, 0, "wrong element type");
+  refused(x, x, scale, output_operand, "wrong element type");
+  refused(x, shape_of(Type::i8, {3, 7}), scale, output_operand, "dimensions differ");
+  refused(x, q, shape_of(Type::f32, {2, 2}), output_operand + 1, "x and scale differ in a leading axis");
+  refused(x, q, shape_of(Type::f32, {3, 3}), output_operand + 1, "the columns are no multiple of the groups");
+  refused(x, q, shape_of(Type::f32, {3, 0}), output_operand + 1, "the columns are no multiple of the groups");
+  refused(shape_of(Type::f32, {3, 8}, {16, 2}), q, scale, 0, "the last axis has gaps");
+  refused(shape_of(Type::f32, {}), q, scale, 0, "x has no axis");
+}
+
+}  // namespace
+}  // namespace heed::test
