@@ -90,6 +90,10 @@ std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertO
   model->file->forget();  // most constants were copied: few lie at the address that their type wants
   model.reset();
   optimise(graph, report, progress);
+  if (options.quantization == ConvertOptions::Quantization::int8) {
+    tell("quantise", 0);
+    quantize(graph, report);
+  }
   for (const std::string& note : graph.notes)
     if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
   for (const auto& [name, value] : graph.replaced()) report.made_one[name] = value.text();

@@ -24,6 +24,8 @@ struct ConvertOptions {
   std::vector<std::string> sets = {};
   /// `--limit 'past + tokens <= 512'`: constraints on the dimensions.
   std::vector<std::string> limits = {};
+  /// `--quantize`: float, or int8 with scales found while it runs.
+  enum class Quantization { none, int8 } quantization = Quantization::none;
   /// What a message adds options to, ready to be copied.
   std::string command = "heed convert MODEL.onnx";
 };

@@ -106,8 +106,11 @@ Json report_of(const ConvertCommand& command, const std::filesystem::path& outpu
   json["version"] = 1;
   json["source"] = command.onnx.string();
   json["model"] = output.string();
-  json["options"] = {
-      {"dim", command.dims}, {"state", command.states}, {"set", command.sets}, {"limit", command.limits}};
+  json["options"] = {{"dim", command.dims},
+                     {"state", command.states},
+                     {"set", command.sets},
+                     {"limit", command.limits},
+                     {"quantize", command.quantize}};
   json["seconds"] = cost.seconds;
   json["peak_memory"] = cost.peak_memory;
   json["onnx_operators"] = report.onnx_operators;
@@ -159,6 +162,7 @@ std::string command_line(const ConvertCommand& command) {
   if (command.output) line += " -o " + quoted(command.output->string());
   const std::pair<const char*, const std::vector<std::string>&> options[] = {
       {"--dim", command.dims}, {"--state", command.states}, {"--set", command.sets}, {"--limit", command.limits}};
+  if (command.quantize != "none") line += " --quantize " + command.quantize;
   for (const auto& [option, values] : options)
     for (const std::string& value : values) line += fmt::format(" {} {}", option, quoted(value));
   if (command.report) line += " --report " + quoted(command.report->string());
@@ -179,7 +183,10 @@ void convert(const ConvertCommand& command) {
   {
     Progress progress;
     converted = convert(
-        command.onnx, ConvertOptions{command.dims, command.states, command.sets, command.limits, command_line(command)},
+        command.onnx,
+        ConvertOptions{command.dims, command.states, command.sets, command.limits,
+                       command.quantize == "int8" ? ConvertOptions::Quantization::int8 : ConvertOptions::Quantization::none,
+                       command_line(command)},
         [&](const std::string& stage, double share) { progress.show(stage, share); });
   }
   write_file(output, converted.bytes);

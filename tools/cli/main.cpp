@@ -26,7 +26,7 @@ int fail(Fault fault, const std::vector<std::string>& problems) {
 
 /// Options that later versions honour; whoever gives one is told so.
 struct Later {
-  std::string quantize = "none", range, qdq, budget, calibrate, selftest;
+  std::string range, qdq, budget, calibrate, selftest;
   std::vector<std::string> keep_float;
 };
 
@@ -45,10 +45,8 @@ void refuse_later(const CLI::App& verb) {
     const std::string given = "--" + option->get_lnames().front();  // get_name() hides what --help hides
     if (const auto reason = reasons.find(given); reason != reasons.end())
       problems.push_back(fmt::format("{} is for a later version: {}", reason->first, reason->second));
-    else if (given == "--quantize" && option->as<std::string>() != "none")
-      problems.push_back(
-          fmt::format("--quantize {} is for a later version: this one converts in float (--quantize none)",
-                      option->as<std::string>()));
+    else if (given == "--quantize" && option->as<std::string>() == "int8-static")
+      problems.emplace_back("--quantize int8-static is for a later version; int8 needs no calibration data");
   }
   if (!problems.empty()) throw Error(Fault::command_line, problems);
 }
@@ -116,7 +114,7 @@ int main(int argc, char** argv) {
   texts("--limit", convert_command.limits, "what the dimensions satisfy, 'past + tokens <= 512'", "EXPR<=EXPR");
   verb->add_option("--report", convert_command.report, "what was fused, what was not and why, and costs, for programs")
       ->type_name("report.json");
-  verb->add_option("--quantize", later.quantize, "none (float)")
+  verb->add_option("--quantize", convert_command.quantize, "none (float), or int8: weights and activations of matrix products")
       ->check(CLI::IsMember({"none", "int8", "int8-static"}))
       ->type_name("PROFILE");
   const auto list = [&](const char* option, std::vector<std::string>& values) {

@@ -15,6 +15,7 @@ struct ConvertCommand {
   std::filesystem::path onnx;
   std::optional<std::filesystem::path> output;  // else beside the ONNX file
   std::vector<std::string> dims, states, sets, limits;
+  std::string quantize = "none";
   std::optional<std::filesystem::path> report;  // as JSON
 };
 void convert(const ConvertCommand& command);

@@ -72,6 +72,9 @@ Literal made(Sizes dims, std::vector<float> values) {
 Literal made(Sizes dims, std::vector<int64_t> values) {
   return Literal::of(std::move(dims), std::move(values));
 }
+Literal made(Sizes dims, std::vector<int8_t> values) {
+  return Literal::of(std::move(dims), std::move(values));
+}
 Literal made(Sizes dims, std::vector<uint8_t> values) {
   return Literal::of_booleans(std::move(dims), std::move(values));
 }
@@ -81,6 +84,7 @@ template <class Build>
 Literal by_type(Type type, Build&& build) {
   if (type == Type::f32) return build(float{});
   if (type == Type::i32) return build(int64_t{});
+  if (type == Type::i8) return build(int8_t{});
   return build(uint8_t{});
 }
 
@@ -689,6 +693,50 @@ class Evaluation {
       }
     });
     return {made(x().dims, std::move(values))};
+  }
+
+  std::vector<Literal> operator()(const Quantize& op) const { return quantised(x(), op.groups); }
+
+  std::vector<Literal> operator()(const MatmulI8& op) const {
+    const Literal &a = x(), &a_scale = *inputs_[1], &b = *inputs_[2], &b_scale = *inputs_[3];
+    const int64_t k = b.dims[0], n = b.dims[1];
+    Sizes dims = a.dims;
+    dims.back() = n;
+    std::vector<float> values(static_cast<size_t>(product(dims)));
+    for (int64_t i = 0; i < static_cast<int64_t>(values.size()); ++i) {
+      const int64_t row = i / n, column = i % n;
+      int64_t sum = 0;
+      for (int64_t p = 0; p < k; ++p)
+        sum += int64_t{data<int8_t>(a)[row * k + p]} * data<int8_t>(b)[p * n + column];
+      double y = static_cast<double>(sum) * data<float>(a_scale)[row] * data<float>(b_scale)[column];
+      if (const Literal* bias = optional(4)) y += data<float>(*bias)[column];
+      if (const Literal* residual = optional(5)) y += data<float>(*residual)[i];
+      values[static_cast<size_t>(i)] = static_cast<float>(activate(op.activation, y));
+    }
+    std::vector<Literal> results{made(dims, std::move(values))};
+    if (op.groups > 0)
+      for (Literal& result : quantised(results.front(), op.groups)) results.push_back(std::move(result));
+    return results;
+  }
+
+  static std::vector<Literal> quantised(const Literal& x, int64_t groups) {
+    const int64_t columns = x.dims.back() / groups;
+    Sizes dims = x.dims;
+    dims.back() = groups;
+    std::vector<int8_t> q(static_cast<size_t>(x.count()));
+    std::vector<float> scales(static_cast<size_t>(product(dims)));
+    for (size_t group = 0; group < scales.size(); ++group) {
+      const auto at = group * static_cast<size_t>(columns);
+      double top = 0;
+      for (int64_t i = 0; i < columns; ++i)
+        top = largest(top, std::abs(double{x.floats()[at + static_cast<size_t>(i)]}));
+      const bool usable = top >= 0x1p-100 && top < infinity;
+      scales[group] = static_cast<float>(usable ? top / 127 : top * 0);
+      for (int64_t i = 0; usable && i < columns; ++i)
+        q[at + static_cast<size_t>(i)] =
+            static_cast<int8_t>(std::nearbyint(x.floats()[at + static_cast<size_t>(i)] * 127 / top));
+    }
+    return {made(x.dims, std::move(q)), made(dims, std::move(scales))};
   }
 
   std::vector<Literal> operator()(const Elementwise& op) const {

@@ -94,6 +94,9 @@ std::span<const int64_t> Literal::integers() const {
 std::span<const uint8_t> Literal::booleans() const {
   return {reinterpret_cast<const uint8_t*>(data), static_cast<size_t>(count())};
 }
+std::span<const int8_t> Literal::bytes() const {
+  return {reinterpret_cast<const int8_t*>(data), static_cast<size_t>(count())};
+}
 Literal Literal::of(std::vector<int64_t> dims, std::vector<float> values) {
   return literal(Type::f32, std::move(dims), std::move(values));
 }
@@ -102,6 +105,9 @@ Literal Literal::of(std::vector<int64_t> dims, std::vector<int64_t> values) {
 }
 Literal Literal::of_booleans(std::vector<int64_t> dims, std::vector<uint8_t> values) {
   return literal(Type::boolean, std::move(dims), std::move(values));
+}
+Literal Literal::of(std::vector<int64_t> dims, std::vector<int8_t> values) {
+  return literal(Type::i8, std::move(dims), std::move(values));
 }
 
 // --- Values ----------------------------------------------------------------------------------------------------------
@@ -442,7 +448,7 @@ void for_each_expression(Operation& operation, const std::function<void(Expressi
 const char* name(const Operation& operation) {
   static constexpr const char* names[] = {
       "map",    "iota",    "size",   "reshape",   "transpose", "slice",     "expand", "concat", "pad",  "gather",
-      "matmul", "softmax", "reduce", "attention", "normalize", "recurrent", "conv",   "pool",   "rope", "elementwise"};
+      "matmul", "softmax", "reduce", "attention", "normalize", "recurrent", "conv",   "pool",   "rope", "quantize", "matmul_i8", "elementwise"};
   static_assert(std::size(names) == std::variant_size_v<Operation>);
   if (const auto* map = std::get_if<Map>(&operation)) return info(map->step).name;
   return names[operation.index()];

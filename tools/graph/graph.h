@@ -30,7 +30,7 @@ using Dims = std::vector<Expression>;
 
 /// A value known at conversion. Integers are held in 64 bits whatever their type in the model, booleans as bytes.
 struct Literal {
-  Type type = Type::f32;  // f32, i32 (as int64_t here), boolean
+  Type type = Type::f32;  // f32, i32 (as int64_t here), boolean, i8
   std::vector<int64_t> dims;
   std::shared_ptr<const void> owner;  // keeps `data` alive: a vector of its own, or the mapped model file
   const std::byte* data = nullptr;
@@ -39,11 +39,13 @@ struct Literal {
   std::span<const float> floats() const;
   std::span<const int64_t> integers() const;
   std::span<const uint8_t> booleans() const;
+  std::span<const int8_t> bytes() const;
 
   static Literal of(std::vector<int64_t> dims,
                     std::vector<float> values);  // each throws Error unless dims and values agree
   static Literal of(std::vector<int64_t> dims, std::vector<int64_t> values);
   static Literal of_booleans(std::vector<int64_t> dims, std::vector<uint8_t> values);
+  static Literal of(std::vector<int64_t> dims, std::vector<int8_t> values);
 };
 
 using ValueId = int32_t;
@@ -148,6 +150,15 @@ struct Pool {  // x [N, spatial.., C]: kernels/pool/pool.h
 struct Rope {  // x [.., D], cos and sin [.., R], which broadcast against x: kernels/rope/rope.h
   Pairing pairing;
 };
+struct Quantize {  // x [.., N]; q i8, scale [.., groups]: kernels/quantize/quantize.h
+  int64_t groups = 1;
+};
+/// a i8 [.., M, K], a_scale [.., M, 1], b i8 [K, N], b_scale [N], bias [N]?, residual?; y, and where groups > 0 q and
+/// q_scale [.., M, groups]: kernels/matmul_i8/matmul_i8.h
+struct MatmulI8 {
+  Activation activation = Activation::none;
+  int64_t groups = 0;
+};
 /// Several maps as one program (made by the last pass): sources that are tensors are the node's inputs, in order.
 struct Elementwise {
   struct Source {
@@ -163,7 +174,7 @@ struct Elementwise {
 };
 
 using Operation = std::variant<Map, Iota, Size, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax,
-                               Reduce, Attention, Normalize, Recurrent, Conv, Pool, Rope, Elementwise>;
+                               Reduce, Attention, Normalize, Recurrent, Conv, Pool, Rope, Quantize, MatmulI8, Elementwise>;
 
 /// A softmax whose result weights a sum, fused or not: what `heed attention` draws. Set by the passes on Softmax and
 /// Attention nodes.

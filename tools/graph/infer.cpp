@@ -40,7 +40,7 @@ class Inference {
     return value.dims;
   }
   static const char* type_name(Type type) {
-    return type == Type::f32 ? "float" : type == Type::boolean ? "boolean" : "integer";
+    return type == Type::f32 ? "float" : type == Type::boolean ? "boolean" : type == Type::i8 ? "int8" : "integer";
   }
 
   void equal(const Expression& a, const Expression& b, const Dims& x, const Dims& y) {
@@ -321,6 +321,40 @@ class Inference {
         refuse(fmt::format("the table {} does not broadcast to the shape {}", text(table), text(x)));
     }
     return {{Type::f32, x}};
+  }
+
+  std::vector<Inferred> infer(const Quantize& op) {
+    takes(1, 1);
+    const Dims x = input(0, Type::f32).dims;
+    return {{Type::i8, x}, {Type::f32, scales(x, op.groups)}};
+  }
+
+  std::vector<Inferred> infer(const MatmulI8& op) {
+    takes(4, 6);
+    Dims y = input(0, Type::i8).dims;
+    input(2, Type::i8);
+    const Dims a = y, b = dims(2, 2);
+    equal(input(1, Type::f32).dims, scales(a, 1));
+    equal(a.back(), b[0], a, b);
+    y.back() = b[1];
+    equal(dims(3, 1), {b[1]});
+    if (has(4)) equal(dims(4, 1), {b[1]});
+    if (has(5)) equal(input(5, Type::f32).dims, y);
+    std::vector<Inferred> results{{Type::f32, y}};
+    if (op.groups > 0) {
+      results.push_back({Type::i8, y});
+      results.push_back({Type::f32, scales(y, op.groups)});
+    }
+    return results;
+  }
+
+  Dims scales(Dims x, int64_t groups) {
+    if (x.empty()) refuse("a scalar has no rows");
+    const auto columns = x.back().constant();
+    if (groups < 1 || (groups > 1 && (!columns || *columns % groups != 0)))
+      refuse(fmt::format("{} columns are no {} groups", x.back().text(), groups));
+    x.back() = groups;
+    return x;
   }
 
   std::vector<Inferred> infer(const Elementwise& op) {

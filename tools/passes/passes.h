@@ -28,4 +28,7 @@ void mark_weights(Graph& graph, Report& report);
 /// Reports why a softmax whose result weights a sum is no attention, where the fusion did not get as far as it.
 void explain_weights(Graph& graph, Report& report);
 
+/// Layers with constant weights in int8, after optimise().
+void quantize(Graph& graph, Report& report);
+
 }  // namespace heed::tools

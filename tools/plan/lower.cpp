@@ -44,6 +44,7 @@ std::vector<std::byte> bytes_of(const std::vector<T>& values) {
 std::vector<std::byte> bytes_of(const Literal& literal, const std::string& name) {
   if (literal.type == Type::f32) return bytes_of(literal.floats());
   if (literal.type == Type::boolean) return bytes_of(literal.booleans());
+  if (literal.type == Type::i8) return bytes_of(literal.bytes());
   using Limits = std::numeric_limits<int32_t>;
   std::vector<int32_t> values;
   for (const int64_t value : literal.integers()) {
@@ -642,6 +643,7 @@ class Lowering {
     if (!weights.constant) return false;
     const std::vector<int64_t>& dims = weights.constant->dims;
     if (as<Matmul>(node)) return i == 1 && weights.constant->count() == dims[dims.size() - 2] * dims.back();
+    if (as<MatmulI8>(node)) return i == 2 || i == 3;
     return (as<Conv>(node) && i == 1) || (as<Recurrent>(node) && i >= 1 && i <= 3);
   }
 
@@ -708,6 +710,40 @@ class Lowering {
     }
     add(OperatorKind::matmul, places.node.name, places.node.absorbed, MatmulParams{op.activation, is_packed, {}},
         {a, b, bias, residual}, {y}, macs);
+  }
+
+  void lower(const Quantize&, Places& places) {
+    const View x = packed(*places.inputs[0], places.node);
+    for (size_t i = 0; i < 2; ++i)
+      if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
+    add(OperatorKind::quantize, places.node.name, places.node.absorbed, QuantizeParams{}, {x}, places.outputs, 0);
+  }
+
+  void lower(const MatmulI8& op, Places& places) {
+    const Literal &b = *graph_.value(places.node.inputs[2]).constant,
+                  &scales = *graph_.value(places.node.inputs[3]).constant;
+    const std::string& name = graph_.value(places.node.inputs[2]).name;
+    const int64_t k = b.dims[0], n = b.dims[1], panels = (n + 15) / 16;
+    std::vector<float> b_scale(scales.floats().begin(), scales.floats().end());
+    std::vector<int32_t> b_sum(static_cast<size_t>(panels * 16));
+    b_scale.resize(b_sum.size());
+    for (int64_t i = 0; i < k * n; ++i) b_sum[static_cast<size_t>(i % n)] += b.bytes()[static_cast<size_t>(i)];
+    const auto optional = [&](size_t i) {
+      return i < places.inputs.size() && places.inputs[i] ? Optional(packed(*places.inputs[i], places.node)) : Optional();
+    };
+    const Value& y = graph_.value(places.node.outputs[0]);
+    if (op.groups > 0)
+      for (size_t i = 1; i < 3; ++i)
+        if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
+    Expression rows = 1;
+    for (size_t axis = 0; axis + 1 < y.dims.size(); ++axis) rows = rows * y.dims[axis];
+    const auto block = static_cast<uint8_t>(std::clamp<int64_t>(rows.range(graph_.dimensions).upper, 1, 24));
+    add(OperatorKind::matmul_i8, places.node.name, places.node.absorbed, MatmulI8Params{op.activation, block, {}},
+        {optional(0), *places.inputs[1],
+         constant_view(name, Type::i8, {panels, (k + 3) / 4, 16, 4}, bytes_of(matmul_panels(b.bytes(), k, n))),
+         constant_view(name + " scale", Type::f32, {panels, 16}, bytes_of(b_scale)),
+         constant_view(name + " sum", Type::i32, {panels, 16}, bytes_of(b_sum)), optional(4), optional(5)},
+        places.outputs, count(y.dims) * k);
   }
 
   void lower(const Attention& op, Places& places) {

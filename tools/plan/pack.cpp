@@ -33,6 +33,16 @@ std::vector<float> conv_panels(std::span<const float> w, int64_t k, int64_t outp
   return packed;
 }
 
+std::vector<int8_t> matmul_panels(std::span<const int8_t> b, int64_t k, int64_t n) {
+  const int64_t groups = (k + 3) / 4;
+  std::vector<int8_t> packed(static_cast<size_t>((n + 15) / 16 * groups * 64));
+  for (int64_t row = 0; row < k; ++row)
+    for (int64_t column = 0; column < n; ++column)
+      packed[static_cast<size_t>((column / 16 * groups + row / 4) * 64 + column % 16 * 4 + row % 4)] =
+          b[static_cast<size_t>(row * n + column)];
+  return packed;
+}
+
 std::vector<float> recurrent_panels(std::span<const float> weights, Cell cell, int64_t directions, int64_t hidden,
                                     int64_t columns) {
   const std::vector<int64_t> order = gate_order(cell);

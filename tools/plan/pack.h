@@ -11,6 +11,9 @@ namespace heed::tools {
 /// [K, N] row-major -> [ceil(N / 16)][K][16] (kernels/matmul/matmul.h).
 std::vector<float> matmul_panels(std::span<const float> b, int64_t k, int64_t n);
 
+/// The same of int8 -> [ceil(N / 16)][ceil(K / 4)][16][4] (kernels/matmul_i8/matmul_i8.h).
+std::vector<int8_t> matmul_panels(std::span<const int8_t> b, int64_t k, int64_t n);
+
 /// [K, M] row-major, M in groups -> [groups * ceil(M / groups / 16)][K][16] (kernels/conv/conv.h).
 std::vector<float> conv_panels(std::span<const float> w, int64_t k, int64_t outputs, int64_t groups);
 

@@ -371,6 +371,10 @@ class Writer {
   ParamsOffset params(const RopeParams& p) {
     return format::CreateRope(*builder_, static_cast<format::Pairing>(p.pairing)).Union();
   }
+  ParamsOffset params(const QuantizeParams&) { return format::CreateQuantize(*builder_).Union(); }
+  ParamsOffset params(const MatmulI8Params& p) {
+    return format::CreateMatmulI8(*builder_, static_cast<format::Activation>(p.activation), p.block_rows).Union();
+  }
 
   const Lowered& lowered_;
   const Plan& plan_;
