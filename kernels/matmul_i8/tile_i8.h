@@ -306,7 +306,7 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
   // Pairs of a column's four in the lanes of an accumulator, two columns in each. Two products of 127 * 127 fit int16.
   int32x4_t part[rows * vectors * 2];
   unroll<rows * vectors * 2>([&](auto i) HEED_INLINE_LAMBDA { part[i] = vdupq_n_s32(0); });
-  const auto both = [&](auto count, auto word) HEED_INLINE_LAMBDA {
+  const auto step = [&]<int count>(std::integral_constant<int, count>, auto word) HEED_INLINE_LAMBDA {
     int8x16_t line[vectors * count];
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
       unroll<count>([&](auto g) HEED_INLINE_LAMBDA { line[v * count + g] = quad(lines[v] + g * 64); });
@@ -331,10 +331,10 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
   };
   using One = std::integral_constant<int, 1>;
   const auto word = [&](auto r, auto g) HEED_INLINE_LAMBDA { return word_at(a + r * a_row + 4 * g); };
-  for (; groups >= 2; groups -= 2) both(std::integral_constant<int, 2>{}, word);
-  if (groups > 0) both(One{}, word);
+  for (; groups >= 2; groups -= 2) step(std::integral_constant<int, 2>{}, word);
+  if (groups > 0) step(One{}, word);
   if (k % 4 != 0)
-    both(One{}, [&](auto r, auto) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
+    step(One{}, [&](auto r, auto) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA {
 #if defined(__aarch64__)
     sum[i].v = vpaddq_s32(part[2 * i], part[2 * i + 1]);

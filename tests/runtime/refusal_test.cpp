@@ -306,11 +306,12 @@ TEST_CASE("operators") {
   refused(
       good, [](B& b) { b.operators[4].macs = 5000; },
       norm(Code::corrupt, "no such expression", 5000, static_cast<int64_t>(good.expressions.size())));
+  constexpr int64_t operators = static_cast<int64_t>(OperatorKind::count);
   refused(
-      good, [](B& b) { b.operators[4].kind = OperatorKind::count; }, norm(Code::corrupt, "no such operator", 13, 12));
+      good, [](B& b) { b.operators[4].kind = OperatorKind::count; }, norm(Code::corrupt, "no such operator", operators + 1, operators));
   refused(
       good, [](B& b) { b.operators[4].kind = static_cast<OperatorKind>(255); },
-      norm(Code::corrupt, "no such operator", 0, 12));
+      norm(Code::corrupt, "no such operator", 0, operators));
 
   const int32_t scratch = good.operators[2].scratch;
   REQUIRE(scratch >= 0);
