@@ -7,6 +7,7 @@
 
 #include "format/heed_generated.h"
 #include "kernels/attention/attention.h"
+#include "kernels/attention_i8/attention_i8.h"
 #include "kernels/conv/conv.h"
 #include "kernels/copy/copy.h"
 #include "kernels/elementwise/elementwise.h"
@@ -80,6 +81,12 @@ ElementwiseParams head_of(const format::Elementwise& program) {
   return head;
 }
 
+/// The form of attention in float or int8; null of other operators.
+const format::Attention* attention_of(const format::Operator& row) {
+  const auto* i8 = row.params_as_AttentionI8();
+  return i8 != nullptr ? i8->form() : row.params_as_Attention();
+}
+
 uint32_t params_bytes(const format::Operator& row) {
   static constexpr uint32_t fixed[] = {
 #define HEED_OPERATOR(name, Name) sizeof(Name##Params),
@@ -140,8 +147,9 @@ void decode_params(const format::Operator& row, std::byte* at) {
       store(MatmulParams{static_cast<Activation>(matmul.activation()), matmul.packed(), {}}, at);
       break;
     }
-    case OperatorKind::attention: {
-      const auto& attention = *row.params_as_Attention();
+    case OperatorKind::attention:
+    case OperatorKind::attention_i8: {
+      const auto& attention = *attention_of(row);
       store(AttentionParams{attention.scale(), attention.causal(), attention.window(), attention.block_rows(), 0,
                             attention.window_left(), attention.window_right()},
             at);
@@ -219,7 +227,8 @@ Status evaluate_params(const format::Operator& row, std::span<const int64_t> val
       return {};
     }
     case OperatorKind::attention:
-      return to_int32(values[row.params_as_Attention()->offset()], reinterpret_cast<AttentionParams*>(at)->offset);
+    case OperatorKind::attention_i8:
+      return to_int32(values[attention_of(row)->offset()], reinterpret_cast<AttentionParams*>(at)->offset);
     default:
       return {};
   }
@@ -468,7 +477,7 @@ Status evaluate_params(const format::Model& model, Tables& tables, bool stepped)
 }
 
 bool has_stepped_params(const format::Operator& row, uint32_t first) {
-  if (const auto* attention = row.params_as_Attention()) return attention->offset() >= first;
+  if (const auto* attention = attention_of(row)) return attention->offset() >= first;
   if (const auto* program = row.params_as_Elementwise())
     for (uint32_t i = 0; i < size(program->sources()); ++i)
       if (const auto& source = *program->sources()->Get(i);

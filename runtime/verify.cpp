@@ -311,6 +311,7 @@ class Verification {
     HEED_ENSURE(row.params_type() != Params::NONE && row.params_type() <= Params::MAX, corrupt, "no such operator",
                 static_cast<int64_t>(row.params_type()), static_cast<int64_t>(Params::MAX));
     if (row.params_type() == Params::Attention) return expression(row.params_as_Attention()->offset());
+    if (row.params_type() == Params::AttentionI8) return expression(row.params_as_AttentionI8()->form()->offset());
     if (row.params_type() != Params::Elementwise) return {};
 
     const format::Elementwise& program = *row.params_as_Elementwise();

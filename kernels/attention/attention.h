@@ -47,7 +47,7 @@ struct AttentionParams {
 };
 
 /// Query rows of one head of one batch element.
-struct AttentionArgs {
+struct AttentionOperands {
   const float *q, *k, *v;
   const void* bias;            // f32 or boolean (uint8_t), or null
   const uint8_t* key_padding;  // [Tk], stride below, or null
@@ -57,15 +57,18 @@ struct AttentionArgs {
   int32_t tq, tk, d, dv;
   int64_t q_row, q_d, k_row, k_d, v_row, v_d, bias_row, bias_key, padding_key, toeplitz_key, y_row;
   bool bias_is_boolean;
-  // The parts of the scratch, as above; values, padding and keep are null where there are none.
-  float *keys, *values;
-  int32_t *padding, *keep;
-  float* scores;
-  bool packed;  // keys, values and padding are there from the call before, for another head that reads the same
+  bool packed;  // keys, values and padding are in the scratch from the call before, for a head that reads the same
   AttentionParams params;
   int32_t first_row, last_row;  // the query rows to compute: [first_row, last_row)
   const WeightTap* tap;
   int32_t batch, head;  // for the tap
+};
+
+struct AttentionArgs : AttentionOperands {
+  // The parts of the scratch, as above; values, padding and keep are null where there are none.
+  float *keys, *values;
+  int32_t *padding, *keep;
+  float* scores;
 };
 
 namespace {
@@ -74,7 +77,7 @@ namespace {
 struct KeyRange {
   int32_t first, last;
 };
-HEED_INLINE KeyRange keys_of(const AttentionArgs& args, int32_t row) {
+HEED_INLINE KeyRange keys_of(const AttentionOperands& args, int32_t row) {
   const AttentionParams& p = args.params;
   const int64_t position = int64_t{row} + p.offset;
   int64_t first = 0, last = args.tk;

@@ -88,17 +88,18 @@ HEED_INLINE void expand_row(const int8_t* a, int k, int16_t* to) {
 }
 #endif
 
-template <int rows, int vectors>
+/// `unsigned_rows`: the rows hold 0 to 255.
+template <int rows, int vectors, bool unsigned_rows = false>
 struct TileI8 {
   using Next = NextPanels<rows, (vectors + panel_vectors - 1) / panel_vectors>;
 
   I sum[rows * vectors];
 
   /// sum[r][c] = sum over i < k of a[r][i] * w[i][c]. Row r begins a_row bytes after the one before; `w` is the line of
-  /// the first group at the tile's first column, and each 16 columns begin w_panel bytes after the 16 before. w_sum:
-  /// the columns' sums over all k.
+  /// the first group at the tile's first column, and each 16 columns begin w_panel bytes after the 16 before. `sums`:
+  /// those of the columns over all k, from the tile's first on; of unsigned rows those of the rows.
   template <class Prefetch = Nothing>
-  HEED_INLINE void multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel, const int32_t* w_sum,
+  HEED_INLINE void multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel, const int32_t* sums,
                             ptrdiff_t k, Prefetch&& prefetch = {});
 
  private:
@@ -117,15 +118,16 @@ HEED_INLINE I dot(I sum, I a, I w) {
 #endif
 }
 
-template <int rows, int vectors>
+template <int rows, int vectors, bool unsigned_rows>
 template <class Prefetch>
-HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel,
-                                                 const int32_t* w_sum, ptrdiff_t k, Prefetch&& prefetch) {
+HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w,
+                                                                ptrdiff_t w_panel, const int32_t* sums, ptrdiff_t k,
+                                                                Prefetch&& prefetch) {
   // A dot product takes four or five cycles and two start in each: few chains are split over k.
   constexpr int chains = rows * vectors, splits = chains >= 8 ? 1 : chains >= 4 ? 2 : chains >= 2 ? 4 : 8;
   I part[splits * chains];
   unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-    const I start = splat(0) - shl<7>(load(w_sum + v * W));
+    const I start = unsigned_rows ? splat(0) : splat(0) - shl<7>(load(sums + v * W));
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
       part[r * vectors + v] = start;
       unroll<splits - 1>([&](auto s) HEED_INLINE_LAMBDA { part[(s + 1) * chains + r * vectors + v] = splat(0); });
@@ -138,7 +140,8 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
       pin(line[v]);
     });
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
-      const I x = splat(static_cast<int32_t>(word(r))) ^ splat(static_cast<int32_t>(0x80808080));
+      I x = splat(static_cast<int32_t>(word(r)));
+      if constexpr (!unsigned_rows) x = x ^ splat(static_cast<int32_t>(0x80808080));
       unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
         I& to = part[s * chains + r * vectors + v];
         to = dot(to, x, line[v]);
@@ -167,10 +170,11 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
 
 #elif defined(__AVX2__)
 
-template <int rows, int vectors>
+template <int rows, int vectors, bool unsigned_rows>
 template <class Prefetch>
-HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel,
-                                                 const int32_t*, ptrdiff_t k, Prefetch&& prefetch) {
+HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w,
+                                                                ptrdiff_t w_panel, const int32_t*, ptrdiff_t k,
+                                                                Prefetch&& prefetch) {
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { sum[i] = splat(0); });
   // The even elements of each column's four, then the odd ones: few registers hold weights.
   const auto half = [&](auto odd) HEED_INLINE_LAMBDA {
@@ -209,16 +213,24 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
 
 #else  // NEON
 
-HEED_INLINE int8x16_t quad(const int8_t* p) {
-  int8x16_t q = vld1q_s8(p);
-  asm("" : "+w"(q));  // one load, not one for each row
-  return q;
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+inline constexpr bool mixed_signs = true;  // there are products of unsigned rows and signed weights
+#else
+inline constexpr bool mixed_signs = false;  // weights + 128 then, and 128 times the row's sum is taken off at the end
+#endif
+
+template <bool unsigned_rows>
+HEED_INLINE int8x16_t line_at(const int8_t* p) {
+  int8x16_t line = vld1q_s8(p);
+  if constexpr (unsigned_rows && !mixed_signs) line = veorq_s8(line, vdupq_n_s8(-128));
+  asm("" : "+w"(line));  // one load, not one for each row
+  return line;
 }
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 
 /// Rows in pairs: a 2 x 8 by 8 x 2 product at a time.
-template <int rows, int vectors>
+template <int rows, int vectors, bool unsigned_rows>
 HEED_INLINE void multiply_pairs(I* sum, const int8_t* a, ptrdiff_t a_row, const int8_t* (&lines)[vectors],
                                 ptrdiff_t groups) {
   constexpr int pairs = (rows + 1) / 2;
@@ -238,7 +250,10 @@ HEED_INLINE void multiply_pairs(I* sum, const int8_t* a, ptrdiff_t a_row, const 
       const int8x16_t x = vcombine_s8(vld1_s8(a + 2 * p * a_row), vld1_s8(a + second * a_row));
       unroll<vectors * 2>([&](auto c) HEED_INLINE_LAMBDA {
         int32x4_t& to = part[p * vectors * 2 + c];
-        to = vmmlaq_s32(to, x, line[c]);
+        if constexpr (unsigned_rows)
+          to = vusmmlaq_s32(to, vreinterpretq_u8_s8(x), line[c]);
+        else
+          to = vmmlaq_s32(to, x, line[c]);
       });
     });
     a += 8;
@@ -253,32 +268,55 @@ HEED_INLINE void multiply_pairs(I* sum, const int8_t* a, ptrdiff_t a_row, const 
 
 #endif
 
-template <int rows, int vectors>
+#if defined(__ARM_FEATURE_DOTPROD)
+
+/// Four columns more of four terms: with all of x, or with the four bytes of one of its lanes.
+template <bool unsigned_rows>
+HEED_INLINE int32x4_t dot(int32x4_t sum, int8x16_t line, int8x16_t x) {
+  if constexpr (!unsigned_rows) return vdotq_s32(sum, line, x);
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  return vusdotq_s32(sum, vreinterpretq_u8_s8(x), line);
+#else
+  return vreinterpretq_s32_u32(
+      vdotq_u32(vreinterpretq_u32_s32(sum), vreinterpretq_u8_s8(line), vreinterpretq_u8_s8(x)));
+#endif
+}
+template <bool unsigned_rows, int lane>
+HEED_INLINE int32x4_t dot_lane(int32x4_t sum, int8x16_t line, int8x16_t x) {
+  if constexpr (!unsigned_rows) return vdotq_laneq_s32(sum, line, x, lane);
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  return vsudotq_laneq_s32(sum, line, vreinterpretq_u8_s8(x), lane);
+#else
+  return vreinterpretq_s32_u32(
+      vdotq_laneq_u32(vreinterpretq_u32_s32(sum), vreinterpretq_u8_s8(line), vreinterpretq_u8_s8(x), lane));
+#endif
+}
+
+#endif
+
+template <int rows, int vectors, bool unsigned_rows>
 template <class Prefetch>
-HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel,
-                                                 const int32_t*, ptrdiff_t k, Prefetch&&) {
+HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w,
+                                                                ptrdiff_t w_panel, const int32_t* sums, ptrdiff_t k,
+                                                                Prefetch&&) {
   const int8_t* lines[vectors];
   unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA { lines[v] = line_of(w, w_panel, v); });
   ptrdiff_t groups = k / 4;
 #if defined(__ARM_FEATURE_DOTPROD)
   const auto dot_words = [&](auto word) HEED_INLINE_LAMBDA {
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-      const int8x16_t line = quad(lines[v]);
+      const int8x16_t line = line_at<unsigned_rows>(lines[v]);
       lines[v] += 64;
       unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
         I& to = sum[r * vectors + v];
-        to.v = vdotq_s32(to.v, line, vreinterpretq_s8_s32(vdupq_n_s32(word(r))));
+        to.v = dot<unsigned_rows>(to.v, line, vreinterpretq_s8_s32(vdupq_n_s32(word(r))));
       });
     });
   };
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-  constexpr bool paired = rows > 1;
-#else
-  constexpr bool paired = false;
-#endif
+  constexpr bool paired = mixed_signs && rows > 1;
   if constexpr (paired) {
 #if defined(__ARM_FEATURE_MATMUL_INT8)
-    multiply_pairs<rows, vectors>(sum, a, a_row, lines, groups);
+    multiply_pairs<rows, vectors, unsigned_rows>(sum, a, a_row, lines, groups);
 #endif
     a += groups / 2 * 8;
     groups %= 2;
@@ -289,10 +327,10 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
       unroll<rows>([&](auto r) HEED_INLINE_LAMBDA { x[r] = vld1q_s8(a + r * a_row); });
       unroll<4>([&](auto lane) HEED_INLINE_LAMBDA {
         unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-          const int8x16_t line = quad(lines[v] + lane * 64);
+          const int8x16_t line = line_at<unsigned_rows>(lines[v] + lane * 64);
           unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
             I& to = sum[r * vectors + v];
-            to.v = vdotq_laneq_s32(to.v, line, x[r], lane);
+            to.v = dot_lane<unsigned_rows, lane>(to.v, line, x[r]);
           });
         });
       });
@@ -303,28 +341,41 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
   for (; groups > 0; --groups, a += 4) dot_words([&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row); });
   if (k % 4 != 0) dot_words([&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
 #else
-  // Pairs of a column's four in the lanes of an accumulator, two columns in each. Two products of 127 * 127 fit int16.
+  // Pairs of a column's four in the lanes of an accumulator, two columns in each. Two products of 127 * 127 fit int16;
+  // of unsigned ones one fits.
   int32x4_t part[rows * vectors * 2];
   unroll<rows * vectors * 2>([&](auto i) HEED_INLINE_LAMBDA { part[i] = vdupq_n_s32(0); });
   const auto step = [&]<int count>(std::integral_constant<int, count>, auto word) HEED_INLINE_LAMBDA {
     int8x16_t line[vectors * count];
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-      unroll<count>([&](auto g) HEED_INLINE_LAMBDA { line[v * count + g] = quad(lines[v] + g * 64); });
+      unroll<count>([&](auto g)
+                        HEED_INLINE_LAMBDA { line[v * count + g] = line_at<unsigned_rows>(lines[v] + g * 64); });
       lines[v] += 64 * count;
     });
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
       int8x8_t x[count];
       unroll<count>([&](auto g) HEED_INLINE_LAMBDA { x[g] = vreinterpret_s8_s32(vdup_n_s32(word(r, g))); });
       unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-        int16x8_t low = vmull_s8(vget_low_s8(line[v * count]), x[0]),
-                  high = vmull_s8(vget_high_s8(line[v * count]), x[0]);
-        if constexpr (count > 1) {
-          low = vmlal_s8(low, vget_low_s8(line[v * count + 1]), x[1]);
-          high = vmlal_s8(high, vget_high_s8(line[v * count + 1]), x[1]);
-        }
         int32x4_t* to = part + (r * vectors + v) * 2;
-        to[0] = vpadalq_s16(to[0], low);
-        to[1] = vpadalq_s16(to[1], high);
+        const int8x16_t* own = line + v * count;
+        if constexpr (unsigned_rows) {
+          unroll<count>([&](auto g) HEED_INLINE_LAMBDA {
+            const auto add = [&](int32x4_t& sum, int8x8_t half) HEED_INLINE_LAMBDA {
+              const uint16x8_t product = vmull_u8(vreinterpret_u8_s8(half), vreinterpret_u8_s8(x[g]));
+              sum = vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(sum), product));
+            };
+            add(to[0], vget_low_s8(own[g]));
+            add(to[1], vget_high_s8(own[g]));
+          });
+        } else {
+          int16x8_t low = vmull_s8(vget_low_s8(own[0]), x[0]), high = vmull_s8(vget_high_s8(own[0]), x[0]);
+          if constexpr (count > 1) {
+            low = vmlal_s8(low, vget_low_s8(own[1]), x[1]);
+            high = vmlal_s8(high, vget_high_s8(own[1]), x[1]);
+          }
+          to[0] = vpadalq_s16(to[0], low);
+          to[1] = vpadalq_s16(to[1], high);
+        }
       });
     });
     a += 4 * count;
@@ -344,6 +395,12 @@ HEED_INLINE void TileI8<rows, vectors>::multiply(const int8_t* a, ptrdiff_t a_ro
 #endif
   });
 #endif
+  if constexpr (unsigned_rows && !mixed_signs) {
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      const I shift = splat(sums[r] << 7);
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA { sum[r * vectors + v] = sum[r * vectors + v] - shift; });
+    });
+  }
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { pin(sum[i]); });
 }
 

@@ -149,6 +149,23 @@ TEST_CASE("operators: scratch never wraps") {
               check(call.output(y, nullptr), 4 * (keys * d + panels * tk + keys * (2 + 65535.0)));
             }
         break;
+      case OperatorKind::attention_i8:
+        for (const int tk : {1, 66304})
+          for (const int d : {1, 133144})
+            for (const int dv : {1, 1024, most}) {
+              const AttentionParams params{1, 0, 0, 65535, 0, 0, 0};
+              const Shape q = shape_of(Type::f32, {1, 1, 1, d}, {0, 0, 0, 0}),
+                          k = shape_of(Type::f32, {1, 1, tk, d}, {0, 0, 0, 0}),
+                          v = shape_of(Type::f32, {1, 1, tk, dv}, {0, 0, 0, 0}), y = shape_of(Type::f32, {1, 1, 1, dv}),
+                          bias = shape_of(Type::boolean, {1, 1, 1, tk});
+              Call call(attention_i8_operator, &params);
+              call.input(q, nullptr).input(k, nullptr).input(v, nullptr).input(bias, nullptr);
+              const double keys = (tk + 15) / 16 * 16, row = (std::max(int64_t{d}, int64_t{dv}) + 15) / 16 * 16;
+              check(call.output(y, nullptr),
+                    keys * ((d + 3) / 4 * 4 + (int64_t{dv} + 15) / 16 * 16 + 16) + row * (8 + 2 * 65535.0) +
+                        4 * keys * (1 + 65536.0));
+            }
+        break;
       case OperatorKind::recurrent:
         for (const int hidden : {1, 1 << 14})
           for (const int chunk : {1, 1 << 24})

@@ -302,11 +302,12 @@ struct Builder {
         const auto p = as(MatmulParams{});
         return format::CreateMatmul(fbb, static_cast<format::Activation>(p.activation), p.packed).Union();
       }
-      case OperatorKind::attention: {
+      case OperatorKind::attention:
+      case OperatorKind::attention_i8: {
         const auto p = as(AttentionParams{});
-        return format::CreateAttention(fbb, p.scale, p.causal, p.window, p.block_rows, static_cast<uint32_t>(p.offset),
-                                       p.window_left, p.window_right)
-            .Union();
+        const auto form = format::CreateAttention(fbb, p.scale, p.causal, p.window, p.block_rows,
+                                                  static_cast<uint32_t>(p.offset), p.window_left, p.window_right);
+        return row.kind == OperatorKind::attention ? form.Union() : format::CreateAttentionI8(fbb, form).Union();
       }
       case OperatorKind::normalize: {
         const auto p = as(NormalizeParams{});

@@ -19,7 +19,8 @@ enum class Layout { any, last_dense, dense };
 class Generator {
  public:
   explicit Generator(uint32_t seed) : random_(seed), provoke_(one_in(2)) {
-    switch (static_cast<OperatorKind>(below(static_cast<int32_t>(OperatorKind::count)))) {
+    const auto kind = static_cast<OperatorKind>(below(static_cast<int32_t>(OperatorKind::count)));
+    switch (kind) {
       case OperatorKind::elementwise:
         elementwise();
         break;
@@ -66,7 +67,8 @@ class Generator {
         break;
       }
       case OperatorKind::attention:
-        attention();
+      case OperatorKind::attention_i8:
+        attention(kind);
         break;
       case OperatorKind::normalize: {
         const Dims dims = shape(1 + below(4));
@@ -224,7 +226,7 @@ class Generator {
     builder_.add("operator", kind, Builder::pack(params), std::move(inputs), std::move(outputs));
   }
 
-  void attention() {
+  void attention(OperatorKind kind) {
     const int32_t batch = below(3), shared = 1 + below(2), heads = shared * (1 + below(2)), tq = size(),
                   tk = 2 * size(), d = size(), dv = 2 * size();
     AttentionParams params{0.3f,
@@ -235,7 +237,7 @@ class Generator {
                            below(9),
                            below(9)};
     if (one_in(20)) params.window_left = params.window_right = INT32_MAX;
-    add(OperatorKind::attention, params,
+    add(kind, params,
         {input(Type::f32, {batch, heads, tq, d}), input(Type::f32, {batch, shared, tk, d}),
          input(Type::f32, {batch, shared, tk, dv}),
          maybe(one_in(2) ? Type::f32 : Type::boolean, {batch, heads, tq, tk}), maybe(Type::boolean, {batch, tk}),

@@ -74,7 +74,7 @@ std::vector<std::byte> resolve(const Builder::Operator& row, std::span<const int
       if (sources[i].kind == SourceKind::dimension)
         sources[i].value = static_cast<int32_t>(values[static_cast<size_t>(sources[i].value)]);
   }
-  if (row.kind == OperatorKind::attention) {
+  if (row.kind == OperatorKind::attention || row.kind == OperatorKind::attention_i8) {
     auto& attention = *reinterpret_cast<AttentionParams*>(params.data());
     attention.offset = static_cast<int32_t>(values[static_cast<size_t>(attention.offset)]);
   }

@@ -50,6 +50,10 @@ bool depends_on(const Model& model, uint32_t expression, int32_t dimension) {
          depends_on(model, static_cast<uint32_t>(node.b), dimension);
 }
 
+bool is_attention(OperatorKind kind) {
+  return kind == OperatorKind::attention || kind == OperatorKind::attention_i8;
+}
+
 /// Attention has [B, H, Tq, Tk]. A softmax's result ends in the keys; before them are the queries, and what is left of
 /// these leads: the batch where its size comes from the inputs' leading dimension, and heads.
 Axes axes_of(const Model& model, const Session& session, const Mark& mark) {
@@ -57,7 +61,7 @@ Axes axes_of(const Model& model, const Session& session, const Mark& mark) {
   const auto shape = [&](int32_t tensor) -> const Shape& {
     return *session.tensor(static_cast<uint32_t>(tensor)).shape;
   };
-  if (info.kind == OperatorKind::attention) {
+  if (is_attention(info.kind)) {
     const Shape &q = shape(info.inputs[0]), &k = shape(info.inputs[1]);
     return {static_cast<size_t>(q.dims[0]), static_cast<size_t>(q.dims[1]), static_cast<size_t>(q.dims[2]),
             static_cast<size_t>(k.dims[2])};
@@ -90,7 +94,7 @@ class Collector {
     for (uint32_t i = 0; i < model.mark_count(); ++i) {
       const auto& [batch, heads, queries, keys] = axes[i];
       const size_t rows = queries == 1 ? batch : queries;
-      const bool fused = model.operator_info(model.mark(i).operator_index).kind == OperatorKind::attention;
+      const bool fused = is_attention(model.operator_info(model.mark(i).operator_index).kind);
       layers_.push_back(
           {model.mark(i), fused, queries == 1, heads, rows, keys, std::vector<float>(heads * rows * keys)});
     }

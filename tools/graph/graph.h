@@ -119,6 +119,7 @@ struct Attention {  // operands as in kernels/attention/attention.h, of rank 4 a
   bool causal = false, window = false;
   Expression offset;
   int64_t window_left = 0, window_right = 0;
+  bool int8 = false;  // products in int8: kernels/attention_i8/attention_i8.h
 };
 struct Normalize {
   Normalization kind;

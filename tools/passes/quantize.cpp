@@ -19,8 +19,10 @@ class Quantization {
   Quantization(Graph& graph, Report& report) : graph_(graph), report_(report) {}
 
   void run() {
-    for (const NodeId id : graph_.order())
+    for (const NodeId id : graph_.order()) {
       if (std::holds_alternative<Matmul>(graph_.node(id).operation)) matmul(id);
+      if (auto* attention = std::get_if<Attention>(&graph_.node(id).operation)) attention->int8 = true;
+    }
     for (const NodeId id : graph_.order())
       if (std::holds_alternative<Quantize>(graph_.node(id).operation)) into_product(id);
   }

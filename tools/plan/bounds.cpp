@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <concepts>
 #include <cstring>
 #include <functional>
 
@@ -76,7 +77,7 @@ ContractAt::ContractAt(const LoweredOperator& op, const std::vector<Shape>& shap
                           for (const uint32_t immediate : program.immediates) store(params_, immediate);
                           for (const Instruction& instruction : program.instructions) store(params_, instruction);
                         },
-                        [&](const AttentionLowered& attention) {
+                        [&]<std::derived_from<AttentionLowered> Lowered>(const Lowered& attention) {
                           AttentionParams params = attention.params;
                           params.offset = static_cast<int32_t>(attention.offset.evaluate(point));
                           store(params_, params);

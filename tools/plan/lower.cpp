@@ -760,8 +760,11 @@ class Lowering {
     params.params.block_rows = block_rows(q[2], k[2]);
     params.offset = op.offset;
     mark(places.node);
-    add(OperatorKind::attention, places.node.name, places.node.absorbed, std::move(params), places.inputs,
-        places.outputs, q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]));
+    const Expression macs = q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]);
+    LoweredParams lowered = params;
+    if (op.int8) lowered = AttentionI8Lowered{params};
+    add(op.int8 ? OperatorKind::attention_i8 : OperatorKind::attention, places.node.name, places.node.absorbed,
+        std::move(lowered), places.inputs, places.outputs, macs);
   }
 
   /// Query rows that share one pass over the keys: 24 are as fast as more and fill every instruction set's tiles, 12

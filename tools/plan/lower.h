@@ -54,10 +54,12 @@ struct AttentionLowered {
   AttentionParams params;
   Expression offset;
 };
+struct AttentionI8Lowered : AttentionLowered {};
 
 using LoweredParams =
     std::variant<Elementwise, CopyParams, GatherParams, MatmulParams, AttentionLowered, NormalizeParams, SoftmaxParams,
-                 ReduceParams, RecurrentParams, ConvParams, PoolParams, RopeParams, QuantizeParams, MatmulI8Params>;
+                 ReduceParams, RecurrentParams, ConvParams, PoolParams, RopeParams, QuantizeParams, MatmulI8Params,
+                 AttentionI8Lowered>;
 
 struct LoweredOperator {
   OperatorKind kind;

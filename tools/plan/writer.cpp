@@ -337,11 +337,12 @@ class Writer {
   ParamsOffset params(const MatmulParams& p) {
     return format::CreateMatmul(*builder_, static_cast<format::Activation>(p.activation), p.packed != 0).Union();
   }
-  ParamsOffset params(const AttentionLowered& a) {
+  ParamsOffset params(const AttentionLowered& a) { return form(a).Union(); }
+  ParamsOffset params(const AttentionI8Lowered& a) { return format::CreateAttentionI8(*builder_, form(a)).Union(); }
+  flatbuffers::Offset<format::Attention> form(const AttentionLowered& a) {
     const AttentionParams& p = a.params;
     return format::CreateAttention(*builder_, p.scale, p.causal != 0, p.window != 0, p.block_rows,
-                                   expressions_->of(a.offset), p.window_left, p.window_right)
-        .Union();
+                                   expressions_->of(a.offset), p.window_left, p.window_right);
   }
   ParamsOffset params(const NormalizeParams& p) {
     return format::CreateNormalize(*builder_, static_cast<format::Normalization>(p.kind), p.epsilon).Union();

@@ -1,0 +1,260 @@
+#include "kernels/attention_i8/attention_i8.h"
+
+#include "kernels/matmul_i8/tile_i8.h"
+
+#include "kernels/attention_i8/pack.h"
+
+namespace heed::HEED_ISA {
+namespace {
+
+/// A block of query rows: [first_row, first_row + rows), with the keys [first, last) that any of them sees, in whole
+/// panels. The probabilities of a row, as a tile reads rows, take the place of its scores.
+struct Block {
+  const AttentionI8Args& args;
+  int keys;  // T
+  int first_row, first, last;
+  bool has_terms;
+  const float* factors;   // [rows]
+  const int8_t* queries;  // as a tile reads them
+  ptrdiff_t queries_row;  // bytes
+  float* inverses;        // 1 / denominator of each row, 0 where a row has no key
+  int32_t* sums;          // of each row's probabilities
+
+  float* scores(int row) const { return args.scores + (row - first_row) * ptrdiff_t{keys}; }
+};
+
+/// u of a block of rows; where there are terms to add, without factor and addend.
+struct Scores {
+  const Block& block;
+
+  template <int rows, int vectors>
+  HEED_INLINE void run(int row, int key) const {
+    const AttentionI8Args& args = block.args;
+    const ptrdiff_t panel = (ptrdiff_t{args.d} + 3) / 4 * 64;
+    TileI8<rows, vectors> tile;
+    tile.multiply(block.queries + (row - block.first_row) * block.queries_row, block.queries_row,
+                  args.keys + key / 16 * panel + key % 16 * 4, panel, args.key_sum + key, args.d);
+    float* scores = block.scores(row) + key;
+    unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+      const F scale = load(args.key_scale + key + v * W), addend = load(args.value_log + key + v * W);
+      unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+        F u = to_f(tile.sum[r * vectors + v]) * scale;
+        if (!block.has_terms) u = fma(u, splat(block.factors[row - block.first_row + r]), addend);
+        store(scores + r * ptrdiff_t{block.keys} + v * W, u);
+      });
+    });
+  }
+};
+
+/// The first n elements (those beyond are anything) of a strided row.
+HEED_INLINE F load_strided(const float* p, ptrdiff_t stride, int n) {
+  if (stride == 1) return load_first(p, n);
+  alignas(64) float lanes[W] = {};
+  for (int i = 0; i < (n < W ? n : W); ++i) lanes[i] = p[i * stride];
+  return load(lanes);
+}
+
+/// Turns a row of u into probabilities of eight bits.
+class Softmax {
+ public:
+  Softmax(const Block& block, int row)
+      : block_(block), args_(block.args), row_(row), scores_(block.scores(row)), range_(keys_of(args_, row)) {
+    if (args_.keep != nullptr) {
+      const auto* bias = static_cast<const uint8_t*>(args_.bias) + row * args_.bias_row;
+      for (int j = 0; j < args_.tk; ++j) args_.keep[j] = bias[j * args_.bias_key] != 0 ? -1 : 0;
+      for (int j = args_.tk; j < block.keys; ++j) args_.keep[j] = 0;
+    }
+    if (args_.bias != nullptr && args_.keep == nullptr)
+      bias_ = static_cast<const float*>(args_.bias) + row * args_.bias_row;
+    if (args_.toeplitz != nullptr) toeplitz_ = args_.toeplitz + (args_.tq - 1 - row) * args_.toeplitz_key;
+  }
+
+  void run() { args_.keep == nullptr ? run<false>() : run<true>(); }
+
+ private:
+  template <bool masks>
+  void run() {
+    Lanes16 max = Lanes16::splat(-__builtin_inff());
+    for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
+      F u = load(scores_ + j);
+      if (block_.has_terms) {
+        u = fma(u, splat(block_.factors[row_ - block_.first_row]), load(args_.value_log + j) + terms(j));
+        store(scores_ + j, u);
+      }
+      if constexpr (!all) u = select(seen, u, splat(-__builtin_inff()));
+      max.v[lane] = max_fast(u, max.v[lane]);
+    });
+    // A NaN may be lost in the maximum, but not in the sum of the differences.
+    const F top = splat(max.fold([](F a, F b) HEED_INLINE_LAMBDA { return max_fast(a, b); }));
+    Lanes16 denominator = Lanes16::zero(), differences = Lanes16::zero();
+    I sum = splat(0);
+    auto* to = reinterpret_cast<int8_t*>(block_.scores(row_)) + ptrdiff_t{block_.first} / 4 * group_bytes;
+    fill(to, range_.first / 16 * 16 - block_.first);
+    for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
+      F t = max_fast(splat(-100.0f), load(scores_ + j) - top), e = exp2_255(t);
+      if constexpr (!all) {
+        t = select(seen, t, zero());
+        e = select(seen, e, zero());
+      }
+      differences.v[lane] = differences.v[lane] + t;
+      denominator.v[lane] = fma(e, load(args_.value_inverse + j), denominator.v[lane]);
+      if (args_.tap != nullptr) {
+        const F weight = e * load(args_.value_inverse + j);
+        store(tap_row() + j, all ? weight : select(seen, weight, splat(-1.0f)));
+      }
+      const I q = as_i(e + splat(exponential::round_magic)) & splat(255);
+      sum = sum + q;
+      probabilities_[lane] = q;
+      if (lane == panel_vectors - 1) {
+        put(to);
+        to += 4 * group_bytes;
+      }
+    });
+    fill(to, block_.last - (range_.last + 15) / 16 * 16);
+    const float total = denominator.fold_sum() + differences.fold_sum() * 0.0f;
+    const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+    block_.inverses[row_ - block_.first_row] = inverse;
+    alignas(64) int32_t lanes[W];
+    store(lanes, sum);
+    int32_t& all = block_.sums[row_ - block_.first_row];
+    all = 0;
+    for (const int32_t lane : lanes) all += lane;
+    if (args_.tap == nullptr) return;
+    float* weights = tap_row();
+    const int first = range_.first / 16 * 16, last = (range_.last + 15) / 16 * 16;
+    for (int j = 0; j < args_.tk; ++j) {
+      const bool seen = j >= first && j < last && !(weights[j] < 0.0f) && is_key(args_, j);
+      weights[j] = seen ? weights[j] * inverse : 0.0f;
+    }
+    args_.tap->row(args_.tap->context, args_.batch, args_.head, row_, weights, args_.tk);
+  }
+
+  float* tap_row() const { return args_.scores + args_.params.block_rows * ptrdiff_t{block_.keys}; }
+
+  /// Probabilities of 0.
+  static void fill(int8_t*& to, int count) {
+    if (count <= 0) return;
+    __builtin_memset(to, 0, static_cast<size_t>(count / 4 * group_bytes));
+    to += count / 4 * group_bytes;
+  }
+
+  /// 16 probabilities, as a tile reads rows.
+  HEED_INLINE void put(int8_t* to) const {
+    if constexpr (expands_rows) {
+#if defined(__AVX2__) && !defined(HEED_VNNI)
+      const __m256i words =
+          _mm256_permute4x64_epi64(_mm256_packus_epi32(probabilities_[0].v, probabilities_[1].v), 0xd8);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                          _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words, 0xd8), 0xd8));
+#endif
+    } else {
+      unroll<panel_vectors>(
+          [&](auto v) HEED_INLINE_LAMBDA { store_low(reinterpret_cast<uint8_t*>(to) + v * W, probabilities_[v]); });
+    }
+  }
+
+  /// Calls body(key, which vector of 16 keys, lanes that the row sees, true_type where it sees all).
+  template <bool masks, class Body>
+  HEED_INLINE void for_each_vector(Body body) const {
+    const auto some = [&](int j) HEED_INLINE_LAMBDA {
+      unroll<panel_vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        const I key = iota() + splat(j + v * W);
+        M seen = sign_of(sub(splat(range_.first - 1), key) & sub(key, splat(range_.last)));
+        if constexpr (masks) seen = both(seen, sign_of(load(args_.keep + j + v * W)));
+        body(j + v * W, v, seen, std::false_type{});
+      });
+    };
+    int j = range_.first / 16 * 16;
+    if (j < range_.first) {
+      some(j);
+      j += 16;
+    }
+    for (; j + 16 <= range_.last; j += 16) {
+      if constexpr (masks)
+        some(j);
+      else
+        unroll<panel_vectors>([&](auto v) HEED_INLINE_LAMBDA { body(j + v * W, v, M{}, std::true_type{}); });
+    }
+    if (j < range_.last) some(j);
+  }
+
+  HEED_INLINE F terms(int j) const {
+    F b = zero();
+    if (args_.slope != nullptr)
+      b = splat(*args_.slope) * to_f(iota() + splat(j - row_ - args_.params.offset));  // below 2^24: exact
+    if (toeplitz_ != nullptr)
+      b = b + load_strided(toeplitz_ + j * args_.toeplitz_key, args_.toeplitz_key, args_.tk - j);
+    if (bias_ != nullptr) b = b + load_strided(bias_ + j * args_.bias_key, args_.bias_key, args_.tk - j);
+    return clamp(b * splat(log2_e), -0x1p126f, 0x1p126f);
+  }
+
+  const Block& block_;
+  const AttentionI8Args& args_;
+  int row_;
+  float* scores_;
+  KeyRange range_;
+  I probabilities_[panel_vectors];
+  const float *bias_ = nullptr, *toeplitz_ = nullptr;
+};
+
+/// y = (probabilities . v) / denominator
+struct Output {
+  const Block& block;
+
+  template <int rows, int vectors>
+  HEED_INLINE void run(int row, int column) const {
+    const AttentionI8Args& args = block.args;
+    const ptrdiff_t panel = ptrdiff_t{block.keys} * 16;
+    const int at = row - block.first_row;
+    TileI8<rows, vectors, true> tile;
+    tile.multiply(reinterpret_cast<const int8_t*>(block.scores(row)) + ptrdiff_t{block.first} / 4 * group_bytes,
+                  ptrdiff_t{block.keys} * ptrdiff_t{sizeof(float)},
+                  args.values + column / 16 * panel + ptrdiff_t{block.first} * 16 + column % 16 * 4, panel,
+                  block.sums + at, block.last - block.first);
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      const F inverse = splat(block.inverses[at + r]);
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        const F y = fma(to_f(tile.sum[r * vectors + v]), inverse, zero());
+        store_first(args.y + (row + r) * args.y_row + column + v * W, y, args.dv - column - v * W);
+      });
+    });
+  }
+};
+
+}  // namespace
+
+void attention_i8(const AttentionI8Args& args) {
+  const int keys = (args.tk + 15) / 16 * 16, queries_row = (args.d > args.dv ? args.d + 15 : args.dv + 15) / 16 * 16;
+  if (!args.packed) {
+    pack_keys(args, keys);
+    pack_values(args, keys);
+  }
+  constexpr int most = 32;
+  float factors[most], inverses[most];
+  int32_t sums[most];
+  const bool has_terms =
+      args.slope != nullptr || args.toeplitz != nullptr || (args.bias != nullptr && !args.bias_is_boolean);
+  const int rows_of_block = args.params.block_rows < most ? args.params.block_rows : most;
+  auto* queries = reinterpret_cast<int8_t*>(args.queries);
+  for (int row = args.first_row; row < args.last_row; row += rows_of_block) {
+    const int rows = args.last_row - row < rows_of_block ? args.last_row - row : rows_of_block;
+    const ptrdiff_t row_bytes = ptrdiff_t{queries_row} * (expands_rows ? 2 : 1);
+    for (int r = 0; r < rows; ++r) {
+      int8_t* to = expands_rows ? args.rows : queries + r * row_bytes;
+      const float scale = quantize_row(args, args.q + (row + r) * args.q_row, args.q_d, args.d, to);
+      factors[r] = scale * args.params.scale * log2_e;
+#if defined(__AVX2__) && !defined(HEED_VNNI)
+      expand_row(to, args.d, reinterpret_cast<int16_t*>(queries + r * row_bytes));
+#endif
+    }
+    const int first = keys_of(args, row).first / 16 * 16, end = keys_of(args, row + rows - 1).last;
+    const Block block{args,      keys,    row,     first,     end <= first ? first : (end + 15) / 16 * 16,
+                      has_terms, factors, queries, row_bytes, inverses,
+                      sums};
+    if (block.first < block.last) Tiling<Scores, ShapesI8>::run({block}, row, rows, block.first, block.last);
+    for (int r = 0; r < rows; ++r) Softmax(block, row + r).run();
+    Tiling<Output, ShapesI8>::run({block}, row, rows, 0, args.dv);
+  }
+}
+
+}  // namespace heed::HEED_ISA
