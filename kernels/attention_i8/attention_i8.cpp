@@ -10,9 +10,10 @@ namespace heed {
 namespace portable {
 namespace {
 
+/// Padding is not: such a key takes part with a score and a value of nothing.
 bool masked(const AttentionI8Args& args, int i, int j) {
   const KeyRange range = keys_of(args, i);
-  if (j < range.first || j >= range.last || !is_key(args, j)) return true;
+  if (j < range.first || j >= range.last) return true;
   return args.bias_is_boolean && static_cast<const uint8_t*>(args.bias)[i * args.bias_row + j * args.bias_key] == 0;
 }
 
@@ -46,7 +47,8 @@ void attention_i8(const AttentionI8Args& args) {
       const int8_t* k = args.keys + ptrdiff_t{j / 16} * groups * 64 + j % 16 * 4;
       int32_t sum = 0;
       for (int d = 0; d < args.d; ++d) sum += q[d] * k[d / 4 * 64 + d % 4];
-      const float addend = has_terms ? args.value_log[j] + terms(args, i, j) : args.value_log[j];
+      const bool adds = has_terms && is_key(args, j);
+      const float addend = adds ? args.value_log[j] + terms(args, i, j) : args.value_log[j];
       u[j] = fma(to_f(sum) * args.key_scale[j], factor, addend);
       top = max_fast(u[j], top);
     }
@@ -73,7 +75,7 @@ void attention_i8(const AttentionI8Args& args) {
       args.y[i * args.y_row + d] = fma(to_f(sum), inverse, 0.0f);
     }
     if (args.tap == nullptr) continue;
-    for (int j = 0; j < args.tk; ++j) weights[j] = masked(args, i, j) ? 0.0f : weights[j] * inverse;
+    for (int j = 0; j < args.tk; ++j) weights[j] = masked(args, i, j) || !is_key(args, j) ? 0.0f : weights[j] * inverse;
     args.tap->row(args.tap->context, args.batch, args.head, i, weights, args.tk);
   }
 }

@@ -78,7 +78,9 @@ class Softmax {
     for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
       F u = load(scores_ + j);
       if (block_.has_terms) {
-        u = fma(u, splat(block_.factors[row_ - block_.first_row]), load(args_.value_log + j) + terms(j));
+        const F log = load(args_.value_log + j);  // of padding alone, whatever the terms are
+        u = fma(u, splat(block_.factors[row_ - block_.first_row]),
+                select(less_equal(log, splat(hidden_log)), log, log + terms(j)));
         store(scores_ + j, u);
       }
       if constexpr (!all) u = select(seen, u, splat(-__builtin_inff()));
@@ -98,10 +100,7 @@ class Softmax {
       }
       differences.v[lane] = differences.v[lane] + t;
       denominator.v[lane] = fma(e, load(args_.value_inverse + j), denominator.v[lane]);
-      if (args_.tap != nullptr) {
-        const F weight = e * load(args_.value_inverse + j);
-        store(tap_row() + j, all ? weight : select(seen, weight, splat(-1.0f)));
-      }
+      if (args_.tap != nullptr) store(tap_row() + j, e * load(args_.value_inverse + j));
       const I q = as_i(e + splat(exponential::round_magic)) & splat(255);
       sum = sum + q;
       probabilities_[lane] = q;
@@ -121,9 +120,9 @@ class Softmax {
     for (const int32_t lane : lanes) all += lane;
     if (args_.tap == nullptr) return;
     float* weights = tap_row();
-    const int first = range_.first / 16 * 16, last = (range_.last + 15) / 16 * 16;
     for (int j = 0; j < args_.tk; ++j) {
-      const bool seen = j >= first && j < last && !(weights[j] < 0.0f) && is_key(args_, j);
+      const bool seen =
+          j >= range_.first && j < range_.last && is_key(args_, j) && (args_.keep == nullptr || args_.keep[j] != 0);
       weights[j] = seen ? weights[j] * inverse : 0.0f;
     }
     args_.tap->row(args_.tap->context, args_.batch, args_.head, row_, weights, args_.tk);
