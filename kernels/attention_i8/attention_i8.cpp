@@ -41,7 +41,7 @@ void attention_i8(const AttentionI8Args& args) {
   float *u = args.scores, *weights = args.scores + keys;
   for (int i = args.first_row; i < args.last_row; ++i) {
     const float factor = quantize_row(args, args.q + i * args.q_row, args.q_d, args.d, q) * args.params.scale * log2_e;
-    float top = -__builtin_inff();
+    float top = hidden_log;
     for (int j = 0; j < args.tk; ++j) {
       if (masked(args, i, j)) continue;
       const int8_t* k = args.keys + ptrdiff_t{j / 16} * groups * 64 + j % 16 * 4;

@@ -5,8 +5,9 @@
 ///
 ///   b[i][j]   = the sum of the terms that are added to scores there (slope, toeplitz, bias), * log2 e, within 2^126
 ///   u[i][j]   = fma(float(q8[i] . k8[j]) * ks[j], (qs[i] * scale) * log2 e, log(v'[j]) * log2 e + b[i][j])
-///   e[i][j]   = 255 * 2^max(u - largest u of the row, -100)                   a polynomial of degree 3, 7.5e-5
-///   relative y[i]      = float(sum over j of round(e[i][j]) * v8[j]) / sum over j of e[i][j] * (1 / v'[j])
+///   e[i][j]   = 255 * 2^max(u - top, -100), top the largest u of the row and -2^126                  a polynomial of
+///   degree 3, 7.5e-5 relative y[i]      = float(sum over j of round(e[i][j]) * v8[j]) / sum over j of e[i][j] * (1 /
+///   v'[j])
 ///
 /// The dot products and the sum over j are exact in int32. The denominator is 16 accumulators (key j in accumulator
 /// j mod 16, one fused multiply-add each) and the fixed tree; y is fma(sum, 1 / denominator, +0). Without terms the

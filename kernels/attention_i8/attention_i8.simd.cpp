@@ -18,6 +18,7 @@ struct Block {
   const int8_t* queries;  // as a tile reads them
   ptrdiff_t queries_row;  // bytes
   float* inverses;        // 1 / denominator of each row, 0 where a row has no key
+  float* tops;            // [rows][16]: the largest u of key j in lane j mod 16, over all of the block's keys
   int32_t* sums;          // of each row's probabilities
 
   float* scores(int row) const { return args.scores + (row - first_row) * ptrdiff_t{keys}; }
@@ -34,13 +35,22 @@ struct Scores {
     TileI8<rows, vectors> tile;
     tile.multiply(block.queries + (row - block.first_row) * block.queries_row, block.queries_row,
                   args.keys + key / 16 * panel + key % 16 * 4, panel, args.key_sum + key, args.d);
-    float* scores = block.scores(row) + key;
+    // What the stores below could change, for all that the compiler knows, is read before them.
+    const bool has_terms = block.has_terms;
+    const ptrdiff_t stride = block.keys;
+    float *scores = block.scores(row) + key, *tops = block.tops + (row - block.first_row) * 16;
+    F factors[rows];
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA { factors[r] = splat(block.factors[row - block.first_row + r]); });
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
       const F scale = load(args.key_scale + key + v * W), addend = load(args.value_log + key + v * W);
       unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
         F u = to_f(tile.sum[r * vectors + v]) * scale;
-        if (!block.has_terms) u = fma(u, splat(block.factors[row - block.first_row + r]), addend);
-        store(scores + r * ptrdiff_t{block.keys} + v * W, u);
+        if (!has_terms) {
+          u = fma(u, factors[r], addend);
+          float* top = tops + r * 16 + (key % 16 + v * W) % 16;
+          store(top, max_fast(u, load(top)));
+        }
+        store(scores + r * stride + v * W, u);
       });
     });
   }
@@ -74,18 +84,24 @@ class Softmax {
  private:
   template <bool masks>
   void run() {
-    Lanes16 max = Lanes16::splat(-__builtin_inff());
-    for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
-      F u = load(scores_ + j);
-      if (block_.has_terms) {
-        const F log = load(args_.value_log + j);  // of padding alone, whatever the terms are
-        u = fma(u, splat(block_.factors[row_ - block_.first_row]),
-                select(less_equal(log, splat(hidden_log)), log, log + terms(j)));
-        store(scores_ + j, u);
-      }
-      if constexpr (!all) u = select(seen, u, splat(-__builtin_inff()));
-      max.v[lane] = max_fast(u, max.v[lane]);
-    });
+    Lanes16 max = Lanes16::splat(hidden_log);
+    const bool sees_all =
+        range_.first <= block_.first && range_.last >= (block_.last < args_.tk ? block_.last : args_.tk);
+    if (!masks && !block_.has_terms && sees_all)
+      unroll<panel_vectors>(
+          [&](auto v) HEED_INLINE_LAMBDA { max.v[v] = load(block_.tops + (row_ - block_.first_row) * 16 + v * W); });
+    else
+      for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
+        F u = load(scores_ + j);
+        if (block_.has_terms) {
+          const F log = load(args_.value_log + j);  // of padding alone, whatever the terms are
+          u = fma(u, splat(block_.factors[row_ - block_.first_row]),
+                  select(less_equal(log, splat(hidden_log)), log, log + terms(j)));
+          store(scores_ + j, u);
+        }
+        if constexpr (!all) u = select(seen, u, splat(hidden_log));
+        max.v[lane] = max_fast(u, max.v[lane]);
+      });
     // A NaN may be lost in the maximum, but not in the sum of the differences.
     const F top = splat(max.fold([](F a, F b) HEED_INLINE_LAMBDA { return max_fast(a, b); }));
     Lanes16 denominator = Lanes16::zero(), differences = Lanes16::zero();
@@ -230,6 +246,7 @@ void attention_i8(const AttentionI8Args& args) {
   }
   constexpr int most = 32;
   float factors[most], inverses[most];
+  alignas(64) float tops[most * 16];
   int32_t sums[most];
   const bool has_terms =
       args.slope != nullptr || args.toeplitz != nullptr || (args.bias != nullptr && !args.bias_is_boolean);
@@ -249,7 +266,8 @@ void attention_i8(const AttentionI8Args& args) {
     const int first = keys_of(args, row).first / 16 * 16, end = keys_of(args, row + rows - 1).last;
     const Block block{args,      keys,    row,     first,     end <= first ? first : (end + 15) / 16 * 16,
                       has_terms, factors, queries, row_bytes, inverses,
-                      sums};
+                      tops,      sums};
+    for (int i = 0; i < rows * 16; i += W) store(tops + i, splat(hidden_log));
     if (block.first < block.last) Tiling<Scores, ShapesI8>::run({block}, row, rows, block.first, block.last);
     for (int r = 0; r < rows; ++r) Softmax(block, row + r).run();
     Tiling<Output, ShapesI8>::run({block}, row, rows, 0, args.dv);
