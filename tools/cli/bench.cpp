@@ -28,14 +28,14 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-/// Multiply-accumulates in a second, in float registers, on all threads at once.
-double measure_roof(Isa isa, const Parallel& parallel) {
+/// Multiply-accumulates in a second, in registers, on all threads at once.
+double measure_roof(const Variants<RoofArgs>& variants, Isa isa, const Parallel& parallel) {
   struct Task {
     Variants<RoofArgs>::Kernel kernel;
     uint32_t steps;
     std::vector<uint64_t> macs;
     std::vector<float> results;
-  } task{roof_variants[isa], 1000, std::vector<uint64_t>(parallel.threads), std::vector<float>(parallel.threads)};
+  } task{variants[isa], 1000, std::vector<uint64_t>(parallel.threads), std::vector<float>(parallel.threads)};
   const auto body = [](void* context, uint32_t index, uint32_t) {
     Task& self = *static_cast<Task*>(context);
     self.kernel({self.steps, 0.001f, &self.results[index], &self.macs[index]});
@@ -159,6 +159,22 @@ Timing measure(const LoadedModel& loaded, Session& session) {
   return timing;
 }
 
+/// What the operators of each element type could do at most.
+struct Roofs {
+  double floats, i8;
+  double of(OperatorKind kind) const { return std::string_view(operator_of(kind).name).ends_with("_i8") ? i8 : floats; }
+};
+
+/// The share of the time that a model would take at its roofs.
+double share_of_roof(const Model& model, const Session& session, const Roofs& roofs, double time) {
+  double least = 0;
+  for (uint32_t i = 0; i < model.operator_count(); ++i) {
+    const OperatorInfo info = model.operator_info(i);
+    least += static_cast<double>(session.value(info.macs)) / roofs.of(info.kind);
+  }
+  return least / time;
+}
+
 void set_dimensions(const std::vector<std::string>& dims, const LoadedModel& loaded, Session& session) {
   std::vector<std::string> problems;
   std::vector<Session::Setting> settings;
@@ -193,7 +209,7 @@ void set_dimensions(const std::vector<std::string>& dims, const LoadedModel& loa
 }
 
 void print_json(const Model& model, const Session& session, const RunOptions& options, const Timing& timing,
-                double roof, int64_t macs) {
+                const Roofs& roofs, int64_t macs) {
   Json json;
   json["isa"] = name(options.isa);
   json["threads"] = options.threads;
@@ -205,7 +221,9 @@ void print_json(const Model& model, const Session& session, const RunOptions& op
   json["min_us"] = timing.least * 1e6;
   json["macs"] = macs;
   json["gmacs_per_s"] = static_cast<double>(macs) / timing.median * 1e-9;
-  json["roof_gmacs_per_s"] = roof * 1e-9;
+  json["roof_gmacs_per_s"] = roofs.floats * 1e-9;
+  json["roof_i8_gmacs_per_s"] = roofs.i8 * 1e-9;
+  json["of_roof"] = share_of_roof(model, session, roofs, timing.median);
   double sum = 0;
   for (double time : timing.operators) sum += time;
   json["operators"] = Json::array();
@@ -223,7 +241,7 @@ void print_json(const Model& model, const Session& session, const RunOptions& op
 }
 
 void print_text(const LoadedModel& loaded, const Session& session, const RunOptions& options, const Timing& timing,
-                double roof, int64_t macs) {
+                const Roofs& roofs, int64_t macs) {
   const Model& model = loaded.model();
   fmt::print("{}  {}, {} thread{}", bold(printable(loaded.path())), name(options.isa), options.threads,
              options.threads > 1 ? "s" : "");
@@ -231,10 +249,11 @@ void print_text(const LoadedModel& loaded, const Session& session, const RunOpti
     fmt::print(", {} = {}", printable(std::string(model.dimension(i).name)),
                session.dimension(model.dimension(i).name));
   fmt::print(
-      "\nmedian {:.2f} us, least {:.2f} us of {} runs; {} MACs, {:.2f} GMAC/s of a roof of {:.1f} ({:.1f} %)\n\n",
+      "\nmedian {:.2f} us, least {:.2f} us of {} runs; {} MACs, {:.2f} GMAC/s, {:.1f} % of the roof: {:.1f} in float, "
+      "{:.1f} in int8\n\n",
       timing.median * 1e6, timing.least * 1e6, timing.runs, grouped(static_cast<uint64_t>(macs)),
-      static_cast<double>(macs) / timing.median * 1e-9, roof * 1e-9,
-      100 * static_cast<double>(macs) / timing.median / roof);
+      static_cast<double>(macs) / timing.median * 1e-9, 100 * share_of_roof(model, session, roofs, timing.median),
+      roofs.floats * 1e-9, roofs.i8 * 1e-9);
   double sum = 0;
   for (double time : timing.operators) sum += time;
   Table table({">#", "operator", "name", "variant", ">us", ">share", ">GMAC/s", ">of roof"});
@@ -245,7 +264,7 @@ void print_text(const LoadedModel& loaded, const Session& session, const RunOpti
     table.add({std::to_string(i), operator_of(info.kind).name, std::string(info.name), name(session.variant(i)),
                fmt::format("{:.2f}", time * 1e6), fmt::format("{:.1f} %", sum > 0 ? 100 * time / sum : 0.0),
                rate > 0 ? fmt::format("{:.2f}", rate * 1e-9) : "",
-               rate > 0 ? fmt::format("{:.1f} %", 100 * rate / roof) : ""});
+               rate > 0 ? fmt::format("{:.1f} %", 100 * rate / roofs.of(info.kind)) : ""});
   }
   table.add({"", "sum", "", "", fmt::format("{:.2f}", sum * 1e6), "", "", ""});
   table.print();
@@ -261,12 +280,13 @@ void bench(const BenchCommand& command) {
   const Model& model = loaded.model();
   int64_t macs = 0;
   for (uint32_t i = 0; i < model.operator_count(); ++i) macs += runner.session().value(model.operator_info(i).macs);
-  const double roof = measure_roof(command.options.isa, runner.parallel());
+  const Roofs roofs{measure_roof(roof_variants, command.options.isa, runner.parallel()),
+                    measure_roof(roof_i8_variants, command.options.isa, runner.parallel())};
   const Timing timing = measure(loaded, runner.session());
   if (command.json)
-    print_json(model, runner.session(), command.options, timing, roof, macs);
+    print_json(model, runner.session(), command.options, timing, roofs, macs);
   else
-    print_text(loaded, runner.session(), command.options, timing, roof, macs);
+    print_text(loaded, runner.session(), command.options, timing, roofs, macs);
 }
 
 }  // namespace heed::tools
