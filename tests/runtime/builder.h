@@ -13,6 +13,7 @@
 #include "format/heed_generated.h"
 #include "heed/model.h"
 #include "kernels/attention/attention.h"
+#include "kernels/attention_i8/attention_i8.h"
 #include "kernels/conv/conv.h"
 #include "kernels/copy/copy.h"
 #include "kernels/elementwise/elementwise.h"

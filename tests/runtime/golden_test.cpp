@@ -63,5 +63,5 @@ TEST_CASE("golden files") {
       CHECK(digits + "\n" == read(beside));
     }
   }
-  CHECK(found >= 13);
+  CHECK(found >= 17);
 }

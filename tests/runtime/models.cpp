@@ -486,6 +486,56 @@ Builder state_example() {
   return b;
 }
 
+/// A quantised row through two layers, the first of which hands over int8, and attention.
+Builder int8_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), tokens = b.size(5), one = b.size(1), d = b.size(8);
+  const auto rows = [&](const char* name, Type type, int32_t columns, uint32_t first, uint32_t last) {
+    return b.tensor(name, type, {batch, tokens, b.size(columns)},
+                    b.buffer(6 * 5 * static_cast<uint32_t>(columns) * size_of(type), first, last));
+  };
+  struct Weights {
+    int32_t b, scale, sum;
+  };
+  const auto weights = [&](int32_t k, int32_t n, uint32_t seed) {
+    const auto panels = (n + 15) / 16, groups = (k + 3) / 4;
+    std::vector<int8_t> bytes(static_cast<size_t>(panels * groups * 64));
+    std::vector<int32_t> sums(static_cast<size_t>(panels * 16));
+    const std::vector<float> numbers = floats(bytes.size(), seed);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      const auto column = static_cast<int32_t>(i) / (groups * 64) * 16 + static_cast<int32_t>(i % 64 / 4);
+      const auto row = static_cast<int32_t>(i) / 64 % groups * 4 + static_cast<int32_t>(i % 4);
+      if (column < n && row < k) bytes[i] = static_cast<int8_t>(std::clamp(numbers[i] * 60, -127.0f, 127.0f));
+      sums[static_cast<size_t>(column)] += bytes[i];
+    }
+    const uint32_t wide = b.size(panels), sixteen = b.size(16);
+    return Weights{b.constant("w", Type::i8, {wide, b.size(groups), sixteen, b.size(4)}, bytes),
+                   b.constant("w scale", Type::f32, {wide, sixteen}, std::vector<float>(sums.size(), 0.01f)),
+                   b.constant("w sum", Type::i32, {wide, sixteen}, sums)};
+  };
+  const int32_t x = rows("x", Type::f32, 22, 0, 0), q = rows("q", Type::i8, 22, 0, 1),
+                q_scale = rows("q scale", Type::f32, 1, 0, 1), hidden = rows("hidden", Type::i8, 39, 1, 2),
+                hidden_scale = rows("hidden scale", Type::f32, 1, 1, 2), qkv = rows("qkv", Type::f32, 48, 2, 3),
+                y = rows("y", Type::f32, 16, 3, 4);
+  const Weights up = weights(22, 39, 21), down = weights(39, 48, 22);
+  const int32_t bias = b.constant("bias", Type::f32, {b.size(39)}, floats(39, 23));
+  b.add("quantize", OperatorKind::quantize, Builder::pack(QuantizeParams{}), {x}, {q, q_scale});
+  b.add("up", OperatorKind::matmul_i8, Builder::pack(MatmulI8Params{Activation::gelu, 4, {}}),
+        {q, q_scale, up.b, up.scale, up.sum, bias}, {-1, hidden, hidden_scale});
+  b.add("qkv", OperatorKind::matmul_i8, Builder::pack(MatmulI8Params{Activation::none, 24, {}}),
+        {hidden, hidden_scale, down.b, down.scale, down.sum}, {qkv});
+  const auto heads = [&](const char* name, int32_t of, int32_t width, int32_t offset) {
+    return b.view(name, of, {batch, b.size(2), tokens, d}, {b.size(5 * width), d, b.size(width), one}, b.size(offset));
+  };
+  b.add("attention", OperatorKind::attention_i8,
+        Builder::pack(AttentionParams{0.35355338f, 1, 0, 3, static_cast<int32_t>(b.size(0)), 0, 0}),
+        {heads("q", qkv, 48, 0), heads("k", qkv, 48, 16), heads("v", qkv, 48, 32)}, {heads("y by heads", y, 16, 0)});
+  b.input(x);
+  b.output(y);
+  plan(b);
+  return b;
+}
+
 std::vector<Example> examples() {
   std::vector<Example> all;
   all.push_back({"elementwise", elementwise_example()});
@@ -503,6 +553,7 @@ std::vector<Example> examples() {
   all.push_back({"rope", rope_example()});
   all.push_back({"block", block_example()});
   all.push_back({"state", state_example()});
+  all.push_back({"int8", int8_example()});
   return all;
 }
 
