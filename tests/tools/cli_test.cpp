@@ -189,23 +189,27 @@ TEST_CASE("no file that is read is written, nor one called -") {
 TEST_CASE("options of later versions are refused, each with what is possible now") {
   const std::string onnx = (stock / "transformer.onnx").string();
   const Folder folder;
-  const std::vector<std::vector<std::string>> later = {{"--quantize", "int8"},     {"--quantize", "int8-static"},
-                                                       {"--keep-float", "a"},      {"--error-budget", "0.1"},
-                                                       {"--calibrate", windows()}, {"--range", "mse"},
-                                                       {"--qdq", "relax"},         {"--selftest", windows()}};
+  const std::vector<std::vector<std::string>> later = {
+      {"--quantize", "int8-static"}, {"--keep-float", "a"}, {"--error-budget", "0.1"},
+      {"--calibrate", windows()},    {"--range", "mse"},    {"--qdq", "relax"},
+      {"--selftest", windows()}};
   for (const auto& option : later) {
     const Outcome outcome = heed({"convert", onnx, "-o", folder / "m.heed", option[0], option[1]});
     CHECK(outcome.code == 2);
     CHECK(has(outcome.err, option[0]));
     CHECK(has(outcome.err, "later version: "));
   }
-  const Outcome both = heed({"convert", onnx, "-o", folder / "m.heed", "--range", "mse", "--quantize", "int8"});
+  const Outcome both = heed({"convert", onnx, "-o", folder / "m.heed", "--range", "mse", "--quantize", "int8-static"});
   CHECK(has(both.err, "--range"));
-  CHECK(has(both.err, "--quantize int8"));
+  CHECK(has(both.err, "--quantize int8-static"));
   CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "fp3"}).code == 2);
   CHECK(folder.files() == 0);
   CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "none"}).code == 0);
   CHECK(folder.files() == 1);
+  const Outcome int8 = heed({"convert", onnx, "-o", folder / "8.heed", "--quantize", "int8"});
+  CHECK(int8.code == 0);
+  CHECK(has(int8.out, "int8 matmul"));
+  CHECK(has(int8.out, "attention_i8"));
 }
 
 TEST_CASE("convert says what it did and writes beside the model") {
@@ -767,7 +771,7 @@ TEST_CASE("bench --json keeps its contract") {
   CHECK(page.at("isa") == "portable");
   CHECK(page.at("threads") == 2);
   CHECK(page.at("dimensions").at("batch") == 2);
-  for (const char* key : {"median_us", "min_us", "gmacs_per_s", "roof_gmacs_per_s"})
+  for (const char* key : {"median_us", "min_us", "gmacs_per_s", "roof_gmacs_per_s", "roof_i8_gmacs_per_s", "of_roof"})
     CHECK(page.at(key).get<double>() > 0);
   CHECK(page["min_us"] <= page["median_us"]);
   double share = 0;

@@ -182,12 +182,12 @@ void convert(const ConvertCommand& command) {
   Converted converted;
   {
     Progress progress;
-    converted = convert(
-        command.onnx,
-        ConvertOptions{command.dims, command.states, command.sets, command.limits,
-                       command.quantize == "int8" ? ConvertOptions::Quantization::int8 : ConvertOptions::Quantization::none,
-                       command_line(command)},
-        [&](const std::string& stage, double share) { progress.show(stage, share); });
+    converted = convert(command.onnx,
+                        ConvertOptions{command.dims, command.states, command.sets, command.limits,
+                                       command.quantize == "int8" ? ConvertOptions::Quantization::int8
+                                                                  : ConvertOptions::Quantization::none,
+                                       command_line(command)},
+                        [&](const std::string& stage, double share) { progress.show(stage, share); });
   }
   write_file(output, converted.bytes);
   const Cost cost{std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), peak_memory()};

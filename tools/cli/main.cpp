@@ -46,7 +46,7 @@ void refuse_later(const CLI::App& verb) {
     if (const auto reason = reasons.find(given); reason != reasons.end())
       problems.push_back(fmt::format("{} is for a later version: {}", reason->first, reason->second));
     else if (given == "--quantize" && option->as<std::string>() == "int8-static")
-      problems.emplace_back("--quantize int8-static is for a later version; int8 needs no calibration data");
+      problems.emplace_back("--quantize int8-static is for a later version: int8 needs no calibration data");
   }
   if (!problems.empty()) throw Error(Fault::command_line, problems);
 }
@@ -114,7 +114,8 @@ int main(int argc, char** argv) {
   texts("--limit", convert_command.limits, "what the dimensions satisfy, 'past + tokens <= 512'", "EXPR<=EXPR");
   verb->add_option("--report", convert_command.report, "what was fused, what was not and why, and costs, for programs")
       ->type_name("report.json");
-  verb->add_option("--quantize", convert_command.quantize, "none (float), or int8: weights and activations of matrix products")
+  verb->add_option("--quantize", convert_command.quantize,
+                   "none (float), or int8: weights and activations of matrix products")
       ->check(CLI::IsMember({"none", "int8", "int8-static"}))
       ->type_name("PROFILE");
   const auto list = [&](const char* option, std::vector<std::string>& values) {

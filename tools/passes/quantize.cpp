@@ -64,9 +64,8 @@ class Quantization {
     const auto operand = [&](size_t i) { return i < node.inputs.size() ? node.inputs[i] : no_value; };
     const ValueId b = graph_.constant(name, Literal::of({k, n}, std::move(bytes)));
     const ValueId b_scale = graph_.constant(name + " scale", Literal::of({n}, std::move(scales)));
-    const ValueId y =
-        graph_.add_value(MatmulI8{std::get<Matmul>(node.operation).activation},
-                         {q, scale, b, b_scale, operand(2), operand(3)}, node.name, node.absorbed);
+    const ValueId y = graph_.add_value(MatmulI8{std::get<Matmul>(node.operation).activation},
+                                       {q, scale, b, b_scale, operand(2), operand(3)}, node.name, node.absorbed);
     graph_.replace(node.outputs[0], y);
     report_.fused.push_back({"int8 matmul", node.name, node.absorbed, 0});
   }

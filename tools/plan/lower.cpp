@@ -729,7 +729,8 @@ class Lowering {
     b_scale.resize(b_sum.size());
     for (int64_t i = 0; i < k * n; ++i) b_sum[static_cast<size_t>(i % n)] += b.bytes()[static_cast<size_t>(i)];
     const auto optional = [&](size_t i) {
-      return i < places.inputs.size() && places.inputs[i] ? Optional(packed(*places.inputs[i], places.node)) : Optional();
+      return i < places.inputs.size() && places.inputs[i] ? Optional(packed(*places.inputs[i], places.node))
+                                                          : Optional();
     };
     const Value& y = graph_.value(places.node.outputs[0]);
     if (op.groups > 0)
