@@ -235,7 +235,8 @@ TEST_CASE("the report is JSON with all that convert knows") {
   CHECK(report["version"] == 1);
   CHECK(report["source"] == onnx);
   CHECK(report["model"] == model);
-  CHECK(report["options"] == json::parse(R"({"dim": ["batch=1..64"], "state": [], "set": [], "limit": []})"));
+  CHECK(report["options"] ==
+        json::parse(R"({"dim": ["batch=1..64"], "state": [], "set": [], "limit": [], "quantize": "none"})"));
   CHECK(report["seconds"] > 0);
   CHECK(report["peak_memory"] > fs::file_size(model));
   CHECK(report["memory"]["file"] == fs::file_size(model));

@@ -2,9 +2,11 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 
 #include "tests/tools/device.h"
 #include "tools/io/file.h"
+#include "tools/passes/passes.h"
 
 using namespace heed;
 using namespace heed::test;
@@ -93,8 +95,12 @@ TEST_CASE("every operator at once gives what the host computes") {
   Built g;
   g.graph = every_operator();
   const File file = g.check({{{"tokens", 2}}, {{"tokens", 8}}, {{"tokens", 12}}});
-  std::map<OperatorKind, int> kinds;
-  for (const LoweredOperator& op : file.lowered.operators) ++kinds[op.kind];
+  Report report;
+  Graph in_int8 = every_operator();
+  quantize(in_int8, report);
+  std::set<OperatorKind> kinds;
+  for (const File& each : {file, File(std::move(in_int8))})
+    for (const LoweredOperator& op : each.lowered.operators) kinds.insert(op.kind);
   CHECK(kinds.size() == static_cast<size_t>(OperatorKind::count));
 }
 
