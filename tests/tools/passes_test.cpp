@@ -1,6 +1,10 @@
 #include <doctest/doctest.h>
 
+#include <ctime>
+
 #include "tests/tools/written.h"
+#include "tools/plan/narrow.h"
+#include "tools/plan/programs.h"
 
 using namespace heed;
 using namespace heed::test;
@@ -418,4 +422,30 @@ TEST_CASE("functions of positions are tables") {
   Optimised done(w, {{"tokens", 9}});
   CHECK(done.nodes<Slice>() == tables);
   CHECK((done.nodes<Iota>() == 0) == (tables > 0));
+}
+
+TEST_CASE("the time grows with the nodes of an unrolled loop, not with their square") {
+  const auto seconds = [](int64_t steps) {
+    Written w;
+    const ValueId x = w.input("x", {steps, 8}), from_x = w.weights({8, 16}), from_h = w.weights({8, 16});
+    ValueId h = w.input("h", {1, 8});
+    for (int64_t t = 0; t < steps; ++t) {
+      const ValueId now = w.add_node(Slice{{t, 0}, {1, 1}, {1, 8}}, {x});
+      const ValueId gates = w.add(w.matmul(now, from_x), w.matmul(h, from_h));
+      const auto part = [&](int64_t i) { return w.add_node(Slice{{0, i * 8}, {1, 1}, {1, 8}}, {gates}); };
+      const ValueId open = w.over(w.number(1), 1 + 0.01f * static_cast<float>(t));
+      h = w.add(w.mul(w.one(Step::f_sigmoid, part(0)), w.one(Step::f_exp, w.one(Step::f_neg, part(1)))),
+                w.mul(h, open));
+    }
+    w.output(h);
+    Report report;
+    const std::clock_t start = std::clock();
+    optimise(w.graph, report);
+    narrow(w.graph);
+    make_programs(w.graph);
+    return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+  };
+  seconds(50);
+  const double few = seconds(100), many = seconds(800);
+  CHECK(many < 20 * few);  // 8 times the nodes; their square would be 64 times the time
 }

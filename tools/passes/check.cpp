@@ -177,18 +177,7 @@ std::optional<Check> compare(const Literal& before, const Literal& after, const 
 }  // namespace
 
 Check check_fusion(const Graph& graph, ValueId before, ValueId after, NodeId first_new) {
-  std::vector<ValueId> leaves;
-  std::vector<ValueId> stack{after};
-  while (!stack.empty()) {
-    const ValueId id = stack.back();
-    stack.pop_back();
-    if (id == no_value || std::find(leaves.begin(), leaves.end(), id) != leaves.end()) continue;
-    const NodeId node = graph.value(id).producer;
-    if (node < first_new || graph.value(id).constant)
-      leaves.push_back(id);
-    else
-      stack.insert(stack.end(), graph.node(node).inputs.begin(), graph.node(node).inputs.end());
-  }
+  const std::vector<ValueId> leaves = built_on(graph, after, first_new);
   // A view of another leaf has that one's elements: drawn by itself, it would have others.
   std::vector<ValueId> drawn;
   for (const ValueId leaf : leaves) {

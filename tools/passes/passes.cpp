@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "tools/error.h"
@@ -39,23 +40,33 @@ NodeId main_node(const Graph& graph, ValueId after, NodeId first_new) {
                                                                                        : -1;
 }
 
+// What is left of an offer that was not taken.
+void drop_from(Graph& graph, NodeId first) {
+  std::vector<NodeId> offered(graph.node_count() - static_cast<size_t>(first));
+  std::iota(offered.begin(), offered.end(), first);
+  graph.drop(offered);
+}
+
 // Puts `after` in the place of `before` and collects the names of the ONNX nodes that are computed by it now. Where a
 // product or softmax of the region is still needed (somebody else reads it), the fusion would compute it twice: nothing
 // changes, and `kept` is that node.
 std::vector<std::string> install(Graph& graph, ValueId before, ValueId after, NodeId first_new, NodeId& kept) {
-  const std::vector<NodeId> old = region(graph, before, {});
+  const std::vector<NodeId> old = region(graph, before, built_on(graph, after, first_new));
   const NodeId main = main_node(graph, after, first_new);
   graph.replace(before, after);
-  graph.order();
+  drop_from(graph, first_new);
+  graph.drop(old);
   kept = -1;
   std::vector<std::string> absorbed;
-  const std::vector<NodeId> needed = main < 0 ? std::vector<NodeId>{} : region(graph, graph.node(main).outputs[0], {});
+  std::optional<std::vector<NodeId>> needed;
   for (const NodeId id : old) {
     if (!graph.node(id).dead) {
       const Operation& operation = graph.node(id).operation;
       const bool heavy = std::holds_alternative<Matmul>(operation) || std::holds_alternative<Conv>(operation) ||
                          std::holds_alternative<Softmax>(operation);
-      if (heavy && main >= 0 && std::find(needed.begin(), needed.end(), id) == needed.end()) kept = id;
+      if (!heavy || main < 0) continue;
+      if (!needed) needed = region(graph, graph.node(main).outputs[0], {});
+      if (std::find(needed->begin(), needed->end(), id) == needed->end()) kept = id;
       continue;
     }
     for (const std::string& name : graph.node(id).absorbed)
@@ -63,7 +74,8 @@ std::vector<std::string> install(Graph& graph, ValueId before, ValueId after, No
   }
   if (kept >= 0) {
     graph.replace(after, before);
-    graph.order();
+    for (const NodeId id : old) graph.node(id).dead = false;
+    drop_from(graph, first_new);
     return {};
   }
   if (main >= 0) graph.node(main).absorbed = absorbed;
@@ -144,7 +156,7 @@ void visit(Graph& graph, const Fusion& fusion, bool explains, Report& report) {
     } else if (miss) {
       explain(root, *miss);
     }
-    if (static_cast<NodeId>(graph.node_count()) != first_new) graph.order();  // offers that were not taken are dead
+    drop_from(graph, first_new);
   }
 }
 

@@ -80,6 +80,9 @@ bool read_once(const Graph& graph, ValueId id);
 /// Nodes from a root back to `leaves`, operands before readers.
 std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<ValueId>& leaves);
 
+/// The values that an offer, the nodes from `first_new` on, is built on.
+std::vector<ValueId> built_on(const Graph& graph, ValueId after, NodeId first_new);
+
 // --- Building --------------------------------------------------------------------------------------------------------
 
 /// Adds nodes in the name of those they replace; views that cancel out are never made.
