@@ -290,13 +290,14 @@ TEST_CASE_FIXTURE(Heads, "attention: masks by position are read from how they ar
 TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands beside causal") {
   const ValueId keep = input("keep", {batch, keys}, Type::boolean);
   const ValueId wide = reshape(keep, {batch, 1, 1, keys});
-  bool is_causal = true;
+  bool is_causal = true, is_mean = false;  // of a row whose keys are all hidden
   SUBCASE("alone") {
     is_causal = false;
     end(select(wide, scores(), number(-infinity)));
   }
   SUBCASE("by a large number") {
     is_causal = false;
+    is_mean = true;
     end(add(scores(), select(wide, number(0), number(-1e9f))));
   }
   SUBCASE("and causal in one mask") {
@@ -316,6 +317,8 @@ TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands bes
   CHECK(node.inputs[3] == no_value);
   CHECK(node.inputs[4] == keep);
   CHECK(done.attributes<Attention>().causal == is_causal);
+  REQUIRE(graph.notes.size() == is_mean);
+  if (is_mean) CHECK(graph.notes[0].find("a row whose keys are all hidden gives zeros") != std::string::npos);
 }
 
 TEST_CASE_FIXTURE(Heads, "attention: other masks and biases are tensors") {
