@@ -73,11 +73,10 @@ enum Input { q_input, k_input, v_input, bias_input, padding_input, slope_input, 
 Violation check(const Contract& contract) {
   const AttentionParams& params = params_of(contract.params);
   Check check(contract);
-  check.holds(contract.input_count <= input_count, "too many inputs", contract.input_count - 1, contract.input_count,
-              input_count);
+  check.in_range(contract.input_count, 0, input_count, contract.input_count - 1, "too many inputs");
   check.equal(contract.output_count, 1, output_operand, "not one output");
-  check.holds(params.causal <= 1, "causal is neither 0 nor 1", q_input, params.causal, 1);
-  check.holds(params.window <= 1, "window is neither 0 nor 1", q_input, params.window, 1);
+  check.in_range(params.causal, 0, 1, q_input, "causal is neither 0 nor 1");
+  check.in_range(params.window, 0, 1, q_input, "window is neither 0 nor 1");
   check.holds(params.block_rows >= 1, "a block has no rows", q_input, params.block_rows, 1);
   if (params.window) {
     check.holds(params.window_left >= 0, "the window begins after the query", q_input, params.window_left, 0);
@@ -117,9 +116,9 @@ Violation check(const Contract& contract) {
   check.dim(toeplitz_input, 1, int64_t{tq} + tk - 1, "toeplitz is not as long as q and k and one less");
   // Distances are floats, exactly.
   constexpr int64_t most = 1 << 23;
-  check.holds(tq <= most, "too many queries", q_input, tq, most);
-  check.holds(tk <= most, "too many keys", k_input, tk, most);
-  check.holds(params.offset >= -most && params.offset <= most, "offset is too far", q_input, params.offset, most);
+  check.in_range(tq, 0, most, q_input, "too many queries");
+  check.in_range(tk, 0, most, k_input, "too many keys");
+  check.in_range(params.offset, -most, most, q_input, "offset is too far");
   return check.violation();
 }
 

@@ -90,20 +90,17 @@ int biases_of(const RecurrentParams& params) {
 Violation check(const Contract& contract) {
   const RecurrentParams& params = params_of(contract.params);
   Check check(contract);
-  check.holds(contract.input_count <= input_count, "too many inputs", contract.input_count - 1, contract.input_count,
-              input_count);
-  check.holds(contract.output_count <= 3, "too many outputs", output_operand + contract.output_count - 1,
-              contract.output_count, 3);
+  check.in_range(contract.input_count, 0, input_count, contract.input_count - 1, "too many inputs");
+  check.in_range(contract.output_count, 0, 3, output_operand + contract.output_count - 1, "too many outputs");
   check.holds(params.cell <= Cell::rnn, "unknown cell", x_input, static_cast<int>(params.cell),
               static_cast<int>(Cell::rnn));
   check.holds(params.direction <= Direction::both, "unknown direction", x_input, static_cast<int>(params.direction),
               static_cast<int>(Direction::both));
-  check.holds(params.linear_before_reset <= 1, "linear_before_reset is neither 0 nor 1", x_input,
-              params.linear_before_reset, 1);
+  check.in_range(params.linear_before_reset, 0, 1, x_input, "linear_before_reset is neither 0 nor 1");
   check.holds(params.hidden >= 1, "no hidden units", x_input, params.hidden, 1);
-  check.holds(params.hidden <= 1 << 24, "too many hidden units", x_input, params.hidden, 1 << 24);
+  check.in_range(params.hidden, 0, 1 << 24, x_input, "too many hidden units");
   check.holds(params.chunk >= 1, "a chunk has no steps", x_input, params.chunk, 1);
-  check.holds(params.chunk <= 1 << 24, "a chunk has too many steps", x_input, params.chunk, 1 << 24);
+  check.in_range(params.chunk, 0, 1 << 24, x_input, "a chunk has too many steps");
   if (!check.operand(x_input, 3) || !check.operand(w_input, 5) || !check.operand(r_input, 5) ||
       !check.operand(b_input, 4) || !check.optional(h_input, 3) || !check.optional(c_input, 3) ||
       !check.optional(y_output, 4) || !check.optional(h_output, 3) || !check.optional(c_output, 3)) {

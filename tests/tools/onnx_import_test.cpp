@@ -130,6 +130,20 @@ TEST_CASE("wrong --dim options are all named") {
         Problems{"input 'x': axis 0, past - 2, runs from -2 to 6 under the given bounds"});
 }
 
+TEST_CASE("a constant that an integer cannot hold is told") {
+  const auto notes_of = [](std::vector<float> values, int64_t to) {
+    OnnxBuilder builder;
+    builder.input("x", DataType::i64, {2}).output("y").initializer<float>("c", {2}, values);
+    builder.node("Cast", {"c"}, {"whole"}, {{"to", to}}, "cast").node("Add", {"x", "whole"}, {"y"});
+    return import_bytes(builder.bytes()).notes;
+  };
+  CHECK(notes_of({1, -5e18f}, 7).empty());
+  CHECK(notes_of({1, 3e19f}, 7) ==
+        Problems{"'cast' casts the constant 3e+19 to int64, which it does not fit: it is the largest here"});
+  CHECK(notes_of({NAN, 1}, 7) ==
+        Problems{"'cast' casts the constant nan to int64, which it does not fit: it is 0 here"});
+}
+
 // --- Refusals
 // ---------------------------------------------------------------------------------------------------------
 
