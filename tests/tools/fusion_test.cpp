@@ -1102,21 +1102,21 @@ TEST_CASE("conv: bias, residual and activation are its epilogue") {
 namespace {
 
 // Each of these takes something for what it is not.
-std::optional<ValueId> tanh_form_for_erf_form(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> tanh_form_for_erf_form(Graph& graph, ValueId root, std::optional<Miss>&) {
   if (!operands_of(graph, root, Step::f_gelu)) return std::nullopt;
   return Builder(graph, root).map(Step::f_gelu_tanh, {(*operands_of(graph, root, Step::f_gelu))[0]});
 }
-std::optional<ValueId> forgets_the_scale(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> forgets_the_scale(Graph& graph, ValueId root, std::optional<Miss>&) {
   if (!made_by<Softmax>(graph, root)) return std::nullopt;
   const auto scores = scaled(graph, producer(graph, root)->inputs[0]);
   return scores ? std::optional(Builder(graph, root).add(*made_by<Softmax>(graph, root), {scores->x})) : std::nullopt;
 }
-std::optional<ValueId> other_epsilon(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> other_epsilon(Graph& graph, ValueId root, std::optional<Miss>&) {
   const auto* normalize = made_by<Normalize>(graph, root);
   if (normalize == nullptr || normalize->epsilon != 1e-5f) return std::nullopt;
   return Builder(graph, root).add(Normalize{normalize->kind, 1e-6f}, producer(graph, root)->inputs);
 }
-std::optional<ValueId> other_shape(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> other_shape(Graph& graph, ValueId root, std::optional<Miss>&) {
   if (!made_by<Softmax>(graph, root)) return std::nullopt;
   const Builder build(graph, root);
   return build.reshape(build.add(*made_by<Softmax>(graph, root), producer(graph, root)->inputs),
