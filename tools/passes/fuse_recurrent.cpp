@@ -144,14 +144,19 @@ bool same(const Graph& graph, const Moment& a, const Moment& b) {
   return true;
 }
 
+// Zeros may be a value of any shape.
+bool equal(const Graph& graph, ValueId a, ValueId b) {
+  return a == b || (a != no_value && b != no_value && uniform(graph, a) == 0 && uniform(graph, b) == 0);
+}
+
 // Tells the terms of each gate's state from those of x, which every gate has to have alike. `states`: what R is
 // multiplied with, for each gate.
-bool sort_terms(const std::vector<Sum>& gates, const std::vector<ValueId>& states, Moment& moment) {
+bool sort_terms(const Graph& graph, const std::vector<Sum>& gates, const std::vector<ValueId>& states, Moment& moment) {
   for (size_t i = 0; i < gates.size(); ++i) {
     Term r;
     std::vector<Term> parts;
     for (const Term& term : gates[i].terms) {
-      if (term.x == states[i] && r.weights == no_value)
+      if (equal(graph, term.x, states[i]) && r.weights == no_value)
         r = term;
       else
         parts.push_back(term);
@@ -202,7 +207,8 @@ std::optional<Moment> lstm(const Graph& graph, ValueId h, int64_t width, const M
           Moment moment{Cell::lstm, false, h, c};
           moment.h0 = state_of(graph, *in, c0, next ? &next->r[0] : nullptr);
           moment.c0 = c0;
-          if (sort_terms({*in, *out, *forget, *fresh}, std::vector<ValueId>(4, moment.h0), moment)) return moment;
+          if (sort_terms(graph, {*in, *out, *forget, *fresh}, std::vector<ValueId>(4, moment.h0), moment))
+            return moment;
         }
   }
   return std::nullopt;
@@ -234,14 +240,15 @@ std::optional<Moment> gru(const Graph& graph, ValueId h, int64_t width) {
     moment.h0 = h0;
     const auto finish = [&](ValueId r, ValueId state) {
       const auto reset = products(gate(graph, r, Step::f_sigmoid, width));
-      return reset && sort_terms({*update, *reset, *fresh}, {h0, h0, state}, moment);
+      return reset && sort_terms(graph, {*update, *reset, *fresh}, {h0, h0, state}, moment);
     };
     if (moment.linear_before_reset) {
       for (const auto& [r, product] : either(graph, fresh->rest[0], Step::f_mul)) {
         Sum inner;
         inner.bias.resize(static_cast<size_t>(width));
         if (!read(graph, product, 0, inner) || !inner.rest.empty()) continue;
-        if (std::any_of(inner.terms.begin(), inner.terms.end(), [&](const Term& term) { return term.x != h0; }))
+        if (std::any_of(inner.terms.begin(), inner.terms.end(),
+                        [&](const Term& term) { return !equal(graph, term.x, h0); }))
           continue;
         fresh->terms.insert(fresh->terms.begin(), inner.terms.begin(), inner.terms.end());
         moment.state_bias = inner.bias;
@@ -251,7 +258,7 @@ std::optional<Moment> gru(const Graph& graph, ValueId h, int64_t width) {
     }
     for (const Term& term : fresh->terms)
       for (const auto& [r, state] : either(graph, term.x, Step::f_mul))
-        if (state == h0 && finish(r, term.x)) return moment;
+        if (equal(graph, state, h0) && finish(r, term.x)) return moment;
   }
   return std::nullopt;
 }
