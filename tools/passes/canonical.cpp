@@ -90,6 +90,18 @@ Result neutral_operands(Graph& graph, ValueId out) {
   }
 }
 
+// Zeros times finite weights are zeros.
+Result products_of_zeros(Graph& graph, ValueId out) {
+  if (!made_by<Matmul>(graph, out) || producer(graph, out)->inputs.size() != 2) return std::nullopt;
+  const auto& weights = graph.value(producer(graph, out)->inputs[1]).constant;
+  if (made_by<Matmul>(graph, out)->activation != Activation::none || !weights ||
+      !is_uniform(graph, producer(graph, out)->inputs[0], 0) ||
+      !std::all_of(weights->floats().begin(), weights->floats().end(), [](float each) { return std::isfinite(each); }))
+    return std::nullopt;
+  const Builder build(graph, out);
+  return build.expand(build.scalar(0), build.dims(out));
+}
+
 // (x + c) + d is x + (c + d).
 Result constant_sums(Graph& graph, ValueId out) {
   const auto* outer = operands_of(graph, out, Step::f_add);
@@ -808,6 +820,7 @@ using Rewrite = Result (*)(Graph& graph, ValueId out);
 constexpr Rewrite rewrites[] = {
     constants_last,
     neutral_operands,
+    products_of_zeros,
     constant_sums,
     powers,
     reciprocals,

@@ -73,23 +73,28 @@ bool read(const Graph& graph, ValueId id, int64_t column, Sum& sum) {
   while (pass_view(graph, id, column)) continue;
   const Value& value = graph.value(id);
   const auto width = static_cast<int64_t>(sum.bias.size());
+  if (const auto number = uniform(graph, id)) {
+    for (float& each : sum.bias) each += static_cast<float>(*number);
+    return true;
+  }
+  const auto columns = value.dims.empty() ? std::nullopt : value.dims.back().constant();
+  if (!columns || column + width > *columns) return false;
   if (value.constant) {
-    const int64_t count = value.constant->count();
-    if (count != 1 && (value.constant->dims.back() != count || column + width > count)) return false;
+    if (value.constant->count() != *columns) return false;
     for (int64_t i = 0; i < width; ++i)
-      sum.bias[static_cast<size_t>(i)] += value.constant->floats()[static_cast<size_t>(count == 1 ? 0 : column + i)];
+      sum.bias[static_cast<size_t>(i)] += value.constant->floats()[static_cast<size_t>(column + i)];
     return true;
   }
   if (const auto* sides = operands_of(graph, id, Step::f_add))
     return std::all_of(sides->begin(), sides->end(), [&](ValueId side) {
       const Value& each = graph.value(side);
-      return (each.constant || (!each.dims.empty() && each.dims.back() == value.dims.back())) &&
+      return (uniform(graph, side) || (!each.dims.empty() && each.dims.back() == value.dims.back())) &&
              read(graph, side, column, sum);
     });
   const auto* matmul = made_by<Matmul>(graph, id);
   if (matmul == nullptr) {
     sum.rest.push_back(id);
-    return column == 0 && !value.dims.empty() && value.dims.back().is_constant(width);
+    return column == 0 && *columns == width;
   }
   const std::vector<ValueId>& inputs = producer(graph, id)->inputs;
   const auto& weights = graph.value(inputs[1]).constant;
@@ -302,6 +307,10 @@ std::optional<Offer> fuse_recurrent(Graph& graph, ValueId root, std::optional<Mi
     return std::any_of(readers.begin(), readers.end(), [&](NodeId reader) { return inside.count(reader) == 0; });
   };
 
+  const Builder build(graph, root);
+  const Dims dims = build.dims(root);
+  const Expression size = count(dims);
+  if (last->c != no_value && !(count(build.dims(last->c)) == size)) return std::nullopt;
   std::vector<Moment> moments{*last};  // back in time
   for (;;) {
     const Moment& first = moments.back();
@@ -309,6 +318,7 @@ std::optional<Offer> fuse_recurrent(Graph& graph, ValueId root, std::optional<Mi
     const auto before = moment_at(graph, first.h0, &first);
     if (!before || before->c != first.c0 || !same(graph, *before, first)) break;
     if (before->c != no_value && read_outside(before->c)) break;
+    if (!(count(build.dims(before->h)) == size)) break;  // of a smaller batch
     moments.push_back(*before);
   }
   // What a step takes in may not depend on what an earlier one gives.
@@ -322,14 +332,12 @@ std::optional<Offer> fuse_recurrent(Graph& graph, ValueId root, std::optional<Mi
   while (std::any_of(moments.begin(), moments.end(), depends)) moments.pop_back();
   std::reverse(moments.begin(), moments.end());
 
-  const Builder build(graph, root);
   Expression batch = 1;
-  const Dims dims = build.dims(root);
   for (size_t axis = 0; axis + 1 < dims.size(); ++axis) batch = batch * dims[axis];
   const auto rows = [&](ValueId id, int64_t columns) -> std::optional<ValueId> {  // as [1, batch, columns]
-    const Expression size = count(build.dims(id));
-    if (size == batch * columns) return build.reshape(id, {1, batch, columns});
-    if (size.is_constant(columns)) return build.expand(build.reshape(id, {1, 1, columns}), {1, batch, columns});
+    const Expression own = count(build.dims(id));
+    if (own == batch * columns) return build.reshape(id, {1, batch, columns});
+    if (own.is_constant(columns)) return build.expand(build.reshape(id, {1, 1, columns}), {1, batch, columns});
     return std::nullopt;
   };
   std::vector<ValueId> steps;
