@@ -1349,6 +1349,12 @@ TEST_CASE_FIXTURE(Unrolled, "recurrent: what is no loop, or no cell, stays") {
     }))));
     cells = 1;
   }
+  SUBCASE("a GRU whose reset is on a product with the input too") {
+    w = weights({inputs, hidden}), r = weights({hidden, hidden});
+    const ValueId z = sigmoid(add(matmul(at(0), w), matmul(given.h, r)));
+    const ValueId both = add(matmul(at(0), weights({inputs, hidden})), matmul(given.h, r));
+    output(add(mul(z, given.h), mul(sub(number(1), z), tanh(add(matmul(at(0), w), mul(z, both))))));
+  }
   SUBCASE("a GRU that updates the other way round") {
     w = weights({inputs, hidden}), r = weights({hidden, hidden});
     const ValueId z = sigmoid(add(matmul(at(0), w), matmul(given.h, r)));

@@ -157,11 +157,13 @@ bool equal(const Graph& graph, ValueId a, ValueId b) {
 // Tells the terms of each gate's state from those of x, which every gate has to have alike. `states`: what R is
 // multiplied with, for each gate.
 bool sort_terms(const Graph& graph, const std::vector<Sum>& gates, const std::vector<ValueId>& states, Moment& moment) {
+  moment.r.clear(), moment.w.clear(), moment.bias.clear();
   for (size_t i = 0; i < gates.size(); ++i) {
+    const auto width = static_cast<int64_t>(gates[i].bias.size());
     Term r;
     std::vector<Term> parts;
     for (const Term& term : gates[i].terms) {
-      if (equal(graph, term.x, states[i]) && r.weights == no_value)
+      if (equal(graph, term.x, states[i]) && term.rows == width && r.weights == no_value)
         r = term;
       else
         parts.push_back(term);
@@ -237,33 +239,33 @@ std::optional<Moment> gru(const Graph& graph, ValueId h, int64_t width) {
       if (const auto* sides = operands_of(graph, difference, Step::f_sub); sides && bare(graph, (*sides)[1]) == b)
         ways.push_back({z, b, bare(graph, (*sides)[0])});
   }
-  for (const auto& [z, n, h0] : ways) {
-    const auto update = products(gate(graph, z, Step::f_sigmoid, width));
-    auto fresh = gate(graph, n, Step::f_tanh, width);
+  for (const Mixed& way : ways) {
+    const auto update = products(gate(graph, way.z, Step::f_sigmoid, width));
+    auto fresh = gate(graph, way.n, Step::f_tanh, width);
     if (!update || !fresh || fresh->rest.size() > 1) continue;
     Moment moment{Cell::gru, !fresh->rest.empty(), h};
-    moment.h0 = h0;
+    moment.h0 = way.h0;
     const auto finish = [&](ValueId r, ValueId state) {
       const auto reset = products(gate(graph, r, Step::f_sigmoid, width));
-      return reset && sort_terms(graph, {*update, *reset, *fresh}, {h0, h0, state}, moment);
+      return reset && sort_terms(graph, {*update, *reset, *fresh}, {way.h0, way.h0, state}, moment);
     };
     if (moment.linear_before_reset) {
+      const std::vector<Term> of_x = fresh->terms;
       for (const auto& [r, product] : either(graph, fresh->rest[0], Step::f_mul)) {
         Sum inner;
         inner.bias.resize(static_cast<size_t>(width));
-        if (!read(graph, product, 0, inner) || !inner.rest.empty()) continue;
-        if (std::any_of(inner.terms.begin(), inner.terms.end(),
-                        [&](const Term& term) { return !equal(graph, term.x, h0); }))
-          continue;
-        fresh->terms.insert(fresh->terms.begin(), inner.terms.begin(), inner.terms.end());
+        if (!read(graph, product, 0, inner) || !inner.rest.empty() || inner.terms.size() > 1) continue;
+        if (!inner.terms.empty() && !equal(graph, inner.terms[0].x, way.h0)) continue;
+        fresh->terms = inner.terms;  // in front, where the state's is looked for first
+        fresh->terms.insert(fresh->terms.end(), of_x.begin(), of_x.end());
         moment.state_bias = inner.bias;
-        if (finish(r, h0)) return moment;
+        if (finish(r, way.h0)) return moment;
       }
       continue;
     }
     for (const Term& term : fresh->terms)
       for (const auto& [r, state] : either(graph, term.x, Step::f_mul))
-        if (equal(graph, state, h0) && finish(r, term.x)) return moment;
+        if (equal(graph, state, way.h0) && finish(r, term.x)) return moment;
   }
   return std::nullopt;
 }
