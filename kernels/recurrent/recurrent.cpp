@@ -52,9 +52,9 @@ void recurrent(const RecurrentArgs& args) {
   const int hidden = args.params.hidden;
   float *h = args.h_now, *c = args.c_now, *next = args.sums;
   for (int b = 0; b < args.batch; ++b) {
-    for (int u = 0; u < hidden; ++u) h[u] = args.h0 == nullptr ? 0.0f : args.h0[b * args.h0_batch + u];
+    for (int u = 0; u < hidden; ++u) h[u] = args.h0 == nullptr ? 0.0f : args.h0[b * args.h0_batch + u * args.h0_unit];
     if (args.params.cell == Cell::lstm) {
-      for (int u = 0; u < hidden; ++u) c[u] = args.c0 == nullptr ? 0.0f : args.c0[b * args.c0_batch + u];
+      for (int u = 0; u < hidden; ++u) c[u] = args.c0 == nullptr ? 0.0f : args.c0[b * args.c0_batch + u * args.c0_unit];
     }
     for (int s = 0; s < args.steps; ++s) {
       const int t = args.reverse ? args.steps - 1 - s : s;
@@ -124,7 +124,7 @@ Violation check(const Contract& contract) {
     check.dim(i, 0, directions, "a state has not the directions of the layer");
     check.dim(i, 1, x.dims[1], "x and a state differ in batch");
     check.dim(i, 2, hidden, "a state has not the hidden units of the layer");
-    check.last_stride(i);
+    if (i >= output_operand) check.last_stride(i);
   }
   check.dim(y_output, 0, x.dims[0], "x and y differ in length");
   check.dim(y_output, 1, directions, "y has not the directions of the layer");
@@ -175,7 +175,9 @@ void run(const Invocation& call) {
   common.y_step = y ? y.shape->strides[0] : 0;
   common.y_batch = y ? y.shape->strides[2] : 0;
   common.h0_batch = h0 ? h0.shape->strides[1] : 0;
+  common.h0_unit = h0 ? h0.shape->strides[2] : 0;
   common.c0_batch = c0 ? c0.shape->strides[1] : 0;
+  common.c0_unit = c0 ? c0.shape->strides[2] : 0;
   common.h_batch = h ? h.shape->strides[1] : 0;
   common.c_batch = c ? c.shape->strides[1] : 0;
   common.params = params;

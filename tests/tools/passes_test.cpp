@@ -386,6 +386,49 @@ TEST_CASE_FIXTURE(Fixture, "a slice within one operand of a concatenation") {
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "steps of a tensor that are stacked again") {
+  const ValueId x = input("x", {batch, 6, 4});
+  const auto step = [&](int64_t t) { return add_node(Slice{{0, t, 0}, {1, 1, 1}, {batch, 1, 4}}, {x}); };
+  const auto stack = [&](std::vector<int64_t> times, Dims each, int axis) {
+    std::vector<ValueId> steps;
+    for (const int64_t t : times) steps.push_back(reshape(step(t), each));
+    return canonical(add_node(Concat{axis}, steps));
+  };
+  SUBCASE("where they were") {
+    CHECK(stack({0, 1, 2, 3, 4, 5}, {batch, 1, 4}, 1) == x);
+  }
+  SUBCASE("in front") {
+    const ValueId y = stack({0, 1, 2, 3, 4, 5}, {1, batch, 4}, 0);
+    CHECK(made_by<Transpose>(graph, y));
+    CHECK(producer(graph, y)->inputs[0] == x);
+  }
+  SUBCASE("behind, with an axis more, every other one, backwards") {
+    stack({5, 3, 1}, {batch, 1, 4, 1}, 3);
+    CHECK(nodes<Concat>() == 0);
+    CHECK(nodes<Slice>() == 1);
+  }
+  SUBCASE("at distances that differ") {
+    stack({0, 1, 3}, {batch, 1, 4}, 1);
+    CHECK(nodes<Concat>() == 1);
+  }
+  SUBCASE("along another axis, each as it was") {
+    stack({0, 1, 2}, {batch, 1, 4}, 2);
+    CHECK(nodes<Concat>() == 1);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "zeros times weights") {
+  const ValueId zeros = expand(number(0), {batch, 4});
+  SUBCASE("are zeros") {
+    canonical(add(input("x", {batch, 3}), matmul(zeros, weights({4, 3}))));
+    CHECK(nodes<Matmul>() == 0);
+  }
+  SUBCASE("unless one is infinite") {
+    canonical(add(input("x", {batch, 3}), matmul(zeros, number(INFINITY, {4, 3}))));
+    CHECK(nodes<Matmul>() == 1);
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "a rotation is done before a transpose") {
   const ValueId x = input("x", {batch, 5, 3, 8}), cos = input("cos", {5, 6}), sin = input("sin", {batch, 1, 5, 6});
   const ValueId turned = add_node(Rope{Pairing::half}, {transpose(x, {0, 2, 1, 3}), cos, sin});

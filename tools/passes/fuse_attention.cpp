@@ -663,7 +663,7 @@ Miss unlike_scores(const Graph& graph, ValueId scores) {
   return miss;
 }
 
-std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return Fuser(graph, root, miss).run();
 }
 

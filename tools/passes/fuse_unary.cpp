@@ -228,22 +228,22 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, Step step, std::initiali
 
 }  // namespace
 
-std::optional<ValueId> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_sigmoid, {Step::f_exp, Step::f_tanh});
 }
-std::optional<ValueId> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_softplus, {Step::f_log});
 }
-std::optional<ValueId> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return fuse(graph, root, Step::f_silu, {Step::f_sigmoid, Step::f_exp, Step::f_tanh}, silu, miss);
 }
-std::optional<ValueId> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return fuse(graph, root, Step::f_gelu_tanh, {Step::f_tanh, Step::f_sigmoid, Step::f_exp}, gelu_tanh, miss);
 }
-std::optional<ValueId> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_relu, {Step::f_max, Step::f_select});
 }
-std::optional<ValueId> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   const auto found = fuse(graph, root, Step::f_gelu, {Step::f_erf}, gelu, miss);
   if (!found && !miss && operands_of(graph, root, Step::f_erf))
     miss = Miss{root, in_words(graph, root) + " that is not multiplied by its own argument", gelu.formula, "",

@@ -152,7 +152,8 @@ bool read_once(const Graph& graph, ValueId id) {
   return graph.readers(id).size() == 1;
 }
 
-std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<ValueId>& leaves) {
+std::vector<NodeId> region(const Graph& graph, const std::vector<ValueId>& roots, const std::vector<ValueId>& leaves) {
+  const std::unordered_set<ValueId> ends(leaves.begin(), leaves.end());
   std::vector<NodeId> sorted;
   std::unordered_set<NodeId> seen;
   struct Visit {
@@ -161,26 +162,29 @@ std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<V
   };
   std::vector<Visit> stack;  // graphs of unrolled loops are deep
   const auto enter = [&](ValueId id) {
-    if (producer(graph, id) == nullptr || std::find(leaves.begin(), leaves.end(), id) != leaves.end()) return;
+    if (producer(graph, id) == nullptr || ends.count(id) != 0) return;
     if (seen.insert(graph.value(id).producer).second) stack.push_back({graph.value(id).producer, 0});
   };
-  enter(root);
-  while (!stack.empty()) {
-    auto& [id, next] = stack.back();
-    const std::vector<ValueId>& inputs = graph.node(id).inputs;
-    if (next < inputs.size()) {
-      enter(inputs[next++]);
-    } else {
-      sorted.push_back(id);
-      stack.pop_back();
+  for (const ValueId root : roots) {
+    enter(root);
+    while (!stack.empty()) {
+      auto& [id, next] = stack.back();
+      const std::vector<ValueId>& inputs = graph.node(id).inputs;
+      if (next < inputs.size()) {
+        enter(inputs[next++]);
+      } else {
+        sorted.push_back(id);
+        stack.pop_back();
+      }
     }
   }
   return sorted;
 }
 
-std::vector<ValueId> built_on(const Graph& graph, ValueId after, NodeId first_new) {
+std::vector<ValueId> built_on(const Graph& graph, const Replacements& replacements, NodeId first_new) {
   std::vector<ValueId> leaves;
-  std::vector<ValueId> stack{after};
+  std::vector<ValueId> stack;
+  for (const auto& [before, after] : replacements) stack.push_back(after);
   while (!stack.empty()) {
     const ValueId id = stack.back();
     stack.pop_back();
