@@ -83,6 +83,12 @@ class Check {
     if (violation_) return false;
     return condition || fail(what, operand, found, expected);
   }
+  /// The message then tells the end of the range that was passed.
+  bool in_range(int64_t found, int64_t least, int64_t most, int operand, const char* what) {
+    if (violation_) return false;
+    if (found < least) return fail(what, operand, found, least, Violation::Limit::at_least);
+    return found <= most || fail(what, operand, found, most, Violation::Limit::at_most);
+  }
 
   const Violation& violation() const { return violation_; }
 
@@ -90,8 +96,9 @@ class Check {
   const Shape* at(int i) const {
     return i >= output_operand ? contract_.output(i - output_operand) : contract_.input(i);
   }
-  bool fail(const char* what, int operand, int64_t found, int64_t expected) {
-    violation_ = {what, operand, found, expected};
+  bool fail(const char* what, int operand, int64_t found, int64_t expected,
+            Violation::Limit limit = Violation::Limit::exactly) {
+    violation_ = {what, operand, found, expected, limit};
     return false;
   }
 

@@ -22,6 +22,7 @@ struct [[nodiscard]] Violation {
   const char* what = nullptr;  // a sentence without values: "inner dimensions of a and b differ"
   int operand = -1;            // inputs count from 0, outputs from `output_operand`
   int64_t found = 0, expected = 0;
+  enum class Limit : uint8_t { exactly, at_most, at_least } limit = Limit::exactly;  // what `expected` is to `found`
 
   explicit operator bool() const { return what != nullptr; }
 };

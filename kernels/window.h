@@ -46,14 +46,10 @@ HEED_INLINE TapRange taps_inside(const Window& window, int axis, int64_t origin,
 inline void check_window(Check& check, const Contract& contract, const Window& window) {
   constexpr int32_t most = 1 << 16;  // products of two fit 64 bits many times over
   for (int axis = 0; axis < 3; ++axis) {
-    check.holds(window.kernel[axis] >= 1 && window.kernel[axis] <= most, "a kernel's size is out of range", 1,
-                window.kernel[axis], most);
-    check.holds(window.strides[axis] >= 1 && window.strides[axis] <= most, "a stride is out of range", output_operand,
-                window.strides[axis], most);
-    check.holds(window.dilations[axis] >= 1 && window.dilations[axis] <= most, "a dilation is out of range", 1,
-                window.dilations[axis], most);
-    check.holds(window.before[axis] >= 0 && window.before[axis] <= most, "a padding is out of range", 0,
-                window.before[axis], most);
+    check.in_range(window.kernel[axis], 1, most, 1, "a kernel's size is out of range");
+    check.in_range(window.strides[axis], 1, most, output_operand, "a stride is out of range");
+    check.in_range(window.dilations[axis], 1, most, 1, "a dilation is out of range");
+    check.in_range(window.before[axis], 0, most, 0, "a padding is out of range");
   }
   if (!check.operand(0, 5) || !check.operand(output_operand, 5)) return;
   check.dim(output_operand, 0, contract.input(0)->dims[0], "x and y differ in images");

@@ -127,6 +127,10 @@ Status check_operator(Tables& tables, const OperatorRecord& record) {
   if (const Violation violation = kernel.check(contract)) {
     Status status = refuse(Code::contract, violation.what, violation.found, violation.expected);
     status.has_values = violation.found != violation.expected;
+    using enum Violation::Limit;
+    status.limit = violation.limit == at_most    ? Limit::at_most
+                   : violation.limit == at_least ? Limit::at_least
+                                                 : Limit::exactly;
     const int output = violation.operand - output_operand;
     return concerning(output >= 0 ? inputs + output : violation.operand, status);
   }

@@ -66,14 +66,13 @@ void load(const std::vector<std::byte>& bytes, Report& report) {
 }
 
 /// The operator that computes what ends in a node: the one of its name, else the first that took it in.
-int computed_by(const Lowered& lowered, const std::string& node) {
-  const auto& all = lowered.operators;
-  auto found = std::find_if(all.begin(), all.end(), [&](const auto& op) { return op.name == node; });
-  if (found == all.end())
-    found = std::find_if(all.begin(), all.end(), [&](const auto& op) {
-      return std::find(op.absorbed.begin(), op.absorbed.end(), node) != op.absorbed.end();
-    });
-  return found == all.end() ? -1 : static_cast<int>(found - all.begin());
+std::map<std::string_view, int> computed_by(const Lowered& lowered) {
+  std::map<std::string_view, int> found;
+  const auto count = static_cast<int>(lowered.operators.size());
+  for (int i = 0; i < count; ++i) found.try_emplace(lowered.operators[static_cast<size_t>(i)].name, i);
+  for (int i = 0; i < count; ++i)
+    for (const std::string& node : lowered.operators[static_cast<size_t>(i)].absorbed) found.try_emplace(node, i);
+  return found;
 }
 
 /// The stages up to the file. What they held, the constants above all, is gone before load() copies the file.
@@ -107,7 +106,9 @@ std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertO
     if (state.copied) report.copied.push_back(state.name);
   for (const std::string& name : report.copied)
     report.notes.push_back(fmt::format("state '{}' is copied at the end of a run", name));
-  for (Report::Fused& fused : report.fused) fused.operator_index = computed_by(lowered, fused.node);
+  const auto operators = computed_by(lowered);
+  for (Report::Fused& fused : report.fused)
+    if (const auto found = operators.find(fused.node); found != operators.end()) fused.operator_index = found->second;
   for (const LoweredOperator& op : lowered.operators) report.operators.push_back(op.absorbed);
   tell("plan memory", 0);
   const Plan memory = plan(lowered);

@@ -1,6 +1,7 @@
 #pragma once
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace heed::tools {
@@ -21,5 +22,8 @@ class Error : public std::runtime_error {
   Fault fault_;
   std::vector<std::string> problems_;
 };
+
+/// Names that there are, those that are most like a wrong one first: "tokens, heads".
+std::string likest_first(std::string_view wrong, std::vector<std::string> names);
 
 }  // namespace heed::tools

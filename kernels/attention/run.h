@@ -18,36 +18,31 @@ inline Violation check_attention(const Contract& contract) {
   namespace in = attention_input;
   const AttentionParams& params = attention_params(contract.params);
   Check check(contract);
-  check.holds(contract.input_count <= in::count, "too many inputs", contract.input_count - 1,
-              contract.input_count, in::count);
+  check.in_range(contract.input_count, 0, in::count, contract.input_count - 1, "too many inputs");
   check.equal(contract.output_count, 1, output_operand, "not one output");
-  check.holds(params.causal <= 1, "causal is neither 0 nor 1", in::q, params.causal, 1);
-  check.holds(params.window <= 1, "window is neither 0 nor 1", in::q, params.window, 1);
+  check.in_range(params.causal, 0, 1, in::q, "causal is neither 0 nor 1");
+  check.in_range(params.window, 0, 1, in::q, "window is neither 0 nor 1");
   check.holds(params.block_rows >= 1, "a block has no rows", in::q, params.block_rows, 1);
   if (params.window) {
-    check.holds(params.window_left >= 0, "the window begins after the query", in::q, params.window_left,
-                0);
-    check.holds(params.window_right >= 0, "the window ends before the query", in::q, params.window_right,
-                0);
+    check.holds(params.window_left >= 0, "the window begins after the query", in::q, params.window_left, 0);
+    check.holds(params.window_right >= 0, "the window ends before the query", in::q, params.window_right, 0);
   }
   const Shape* bias = contract.input(in::bias);
   const Type bias_type = bias != nullptr && bias->type == Type::boolean ? Type::boolean : Type::f32;
-  if (!check.operand(in::q, 4) || !check.operand(in::k, 4) ||
-      !check.operand(in::v, 4) || !check.operand(output_operand, 4) ||
-      !check.optional(in::bias, 4, bias_type) ||
+  if (!check.operand(in::q, 4) || !check.operand(in::k, 4) || !check.operand(in::v, 4) ||
+      !check.operand(output_operand, 4) || !check.optional(in::bias, 4, bias_type) ||
       !check.optional(in::padding, 2, Type::boolean) || !check.optional(in::slope, 1) ||
       !check.optional(in::toeplitz, 2)) {
     return check.violation();
   }
 
-  const Shape &q = *contract.input(in::q), &k = *contract.input(in::k),
-              &v = *contract.input(in::v);
+  const Shape &q = *contract.input(in::q), &k = *contract.input(in::k), &v = *contract.input(in::v);
   const int32_t batch = q.dims[0], heads = q.dims[1], tq = q.dims[2], tk = k.dims[2];
   check.dim(in::k, 0, batch, "q and k differ in batch");
   check.dim(in::v, 0, batch, "q and v differ in batch");
   check.dim(in::v, 1, k.dims[1], "k and v differ in heads");
-  check.holds(k.dims[1] > 0 ? heads % k.dims[1] == 0 : heads == 0, "q's heads are no multiple of k's",
-              in::q, heads, k.dims[1]);
+  check.holds(k.dims[1] > 0 ? heads % k.dims[1] == 0 : heads == 0, "q's heads are no multiple of k's", in::q, heads,
+              k.dims[1]);
   check.dim(in::v, 2, tk, "k and v differ in length");
   check.dim(in::k, 3, q.dims[3], "q and k differ in channels");
   check.dim(output_operand, 0, batch, "y and q differ in batch");
@@ -66,10 +61,9 @@ inline Violation check_attention(const Contract& contract) {
   check.dim(in::toeplitz, 1, int64_t{tq} + tk - 1, "toeplitz is not as long as q and k and one less");
   // Distances are floats, exactly.
   constexpr int64_t most = 1 << 23;
-  check.holds(tq <= most, "too many queries", in::q, tq, most);
-  check.holds(tk <= most, "too many keys", in::k, tk, most);
-  check.holds(params.offset >= -most && params.offset <= most, "offset is too far", in::q, params.offset,
-              most);
+  check.in_range(tq, 0, most, in::q, "too many queries");
+  check.in_range(tk, 0, most, in::k, "too many keys");
+  check.in_range(params.offset, -most, most, in::q, "offset is too far");
   return check.violation();
 }
 
@@ -78,8 +72,7 @@ template <class Args, class Place>
 void run_attention(const Invocation& call, void (*kernel)(const Args&), Place place) {
   namespace in = attention_input;
   const AttentionParams& params = attention_params(call.params);
-  const Tensor q = call.input(in::q), k = call.input(in::k),
-               v = call.input(in::v), bias = call.input(in::bias);
+  const Tensor q = call.input(in::q), k = call.input(in::k), v = call.input(in::v), bias = call.input(in::bias);
   const Tensor padding = call.input(in::padding), slope = call.input(in::slope);
   const Tensor toeplitz = call.input(in::toeplitz), y = call.output(0);
   const int32_t batches = q.shape->dims[0], heads = q.shape->dims[1], shared_heads = k.shape->dims[1];

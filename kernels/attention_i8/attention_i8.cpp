@@ -115,8 +115,8 @@ Violation check(const Contract& contract) {
   Check check(contract);
   const int32_t tk = contract.input(attention_input::k)->dims[2], d = contract.input(attention_input::q)->dims[3];
   constexpr int32_t most_keys = INT32_MAX / (255 * 127) / 16 * 16;
-  check.holds(d <= most_terms_i8, "sums of so many terms do not fit int32", attention_input::q, d, most_terms_i8);
-  check.holds(tk <= most_keys, "sums over so many keys do not fit int32", attention_input::k, tk, most_keys);
+  check.in_range(d, 0, most_terms_i8, attention_input::q, "sums of so many terms do not fit int32");
+  check.in_range(tk, 0, most_keys, attention_input::k, "sums over so many keys do not fit int32");
   return check.violation();
 }
 

@@ -55,11 +55,11 @@ Violation check(const Contract& contract) {
   const ConvParams& params = params_of(contract.params);
   const Window& window = params.window;
   Check check(contract);
-  check.holds(contract.input_count <= 4, "too many inputs", contract.input_count - 1, contract.input_count, 4);
+  check.in_range(contract.input_count, 0, 4, contract.input_count - 1, "too many inputs");
   check.holds(contract.output_count == 1, "conv has one output", output_operand, contract.output_count, 1);
   check.holds(static_cast<int>(params.activation) < activation_count, "unknown activation", output_operand,
               static_cast<int>(params.activation), activation_count - 1);
-  check.holds(params.depthwise <= 1, "depthwise is neither 0 nor 1", 1, params.depthwise, 1);
+  check.in_range(params.depthwise, 0, 1, 1, "depthwise is neither 0 nor 1");
   check_window(check, contract, window);
   if (!check.operand(1, params.depthwise ? 2 : 3) || !check.optional(2, 1) || !check.optional(3, 5))
     return check.violation();

@@ -95,12 +95,9 @@ const ElementwiseParams& params_of(const void* params) {
 Violation check(const Contract& contract) {
   const ElementwiseParams& params = params_of(contract.params);
   Check check(contract);
-  check.holds(params.source_count <= elementwise_sources, "too many sources", -1, params.source_count,
-              elementwise_sources);
-  check.holds(params.immediate_count <= elementwise_immediates, "too many immediates", -1, params.immediate_count,
-              elementwise_immediates);
-  check.holds(params.output_count >= 1 && params.output_count <= max_outputs, "elementwise has one to four outputs",
-              output_operand, params.output_count, max_outputs);
+  check.in_range(params.source_count, 0, elementwise_sources, -1, "too many sources");
+  check.in_range(params.immediate_count, 0, elementwise_immediates, -1, "too many immediates");
+  check.in_range(params.output_count, 1, max_outputs, output_operand, "elementwise has one to four outputs");
   check.holds(contract.output_count == params.output_count, "the program has another number of outputs", output_operand,
               contract.output_count, params.output_count);
   if (!check.holds(contract.output(0) != nullptr, "an operand is missing", output_operand, 0, 1))

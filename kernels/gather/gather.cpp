@@ -46,7 +46,7 @@ Violation check(const Contract& contract) {
       !check.operand(1, -1, Type::i32)) {
     return check.violation();
   }
-  check.holds(params.packed <= 1, "packed is neither 0 nor 1", 0, params.packed, 1);
+  check.in_range(params.packed, 0, 1, 0, "packed is neither 0 nor 1");
   if (params.packed != 0) return check_packed(check, contract, params);
   const Shape &table = *contract.input(0), &index = *contract.input(1);
   check.holds(params.axis < table.rank, "the table has not so many axes", 0, table.rank, params.axis + 1);

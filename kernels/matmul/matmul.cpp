@@ -34,11 +34,11 @@ const MatmulParams& params_of(const void* params) {
 Violation check(const Contract& contract) {
   const MatmulParams& params = params_of(contract.params);
   Check check(contract);
-  check.holds(contract.input_count <= 4, "too many inputs", contract.input_count - 1, contract.input_count, 4);
+  check.in_range(contract.input_count, 0, 4, contract.input_count - 1, "too many inputs");
   check.equal(contract.output_count, 1, output_operand, "not one output");
   check.holds(static_cast<int>(params.activation) < activation_count, "unknown activation", output_operand,
               static_cast<int>(params.activation), activation_count - 1);
-  check.holds(params.packed <= 1, "packed is neither 0 nor 1", 1, params.packed, 1);
+  check.in_range(params.packed, 0, 1, 1, "packed is neither 0 nor 1");
   if (!check.operand(0, -1) || !check.operand(output_operand, -1)) return check.violation();
 
   const Shape &a = *contract.input(0), &y = *contract.output(0);

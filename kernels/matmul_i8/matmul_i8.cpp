@@ -47,12 +47,10 @@ Violation check(const Contract& contract) {
   constexpr int y_operand = output_operand + y_output, q_operand = output_operand + q_output,
                 q_scale_operand = output_operand + q_scale_output;
   Check check(contract);
-  check.holds(contract.input_count <= input_count, "too many inputs", contract.input_count - 1, contract.input_count,
-              input_count);
-  check.holds(contract.output_count <= output_count, "too many outputs", output_operand + contract.output_count - 1,
-              contract.output_count, output_count);
-  check.holds(static_cast<int>(params.activation) < activation_count, "unknown activation", output_operand,
-              static_cast<int>(params.activation), activation_count - 1);
+  check.in_range(contract.input_count, 0, input_count, contract.input_count - 1, "too many inputs");
+  check.in_range(contract.output_count, 0, output_count, output_operand + contract.output_count - 1,
+                 "too many outputs");
+  check.in_range(static_cast<int>(params.activation), 0, activation_count - 1, output_operand, "unknown activation");
   check.holds(params.block_rows >= 1, "a block has no rows", a_input, params.block_rows, 1);
   if (!check.operand(a_input, -1, Type::i8)) return check.violation();
   const Shape& a = *contract.input(a_input);
@@ -89,7 +87,7 @@ Violation check(const Contract& contract) {
   }
   if (check.violation()) return check.violation();
   check.holds(is_dense(*contract.input(b_input)), "b has gaps", b_input, 0, 1);
-  check.holds(k <= most_terms_i8, "sums of so many terms do not fit int32", a_input, k, most_terms_i8);
+  check.in_range(k, 0, most_terms_i8, a_input, "sums of so many terms do not fit int32");
   check.dim(bias_input, 0, n, "bias and y differ in columns");
   if (q != nullptr) {
     const int32_t groups = contract.output(q_scale_output)->dims[rank - 1];

@@ -42,8 +42,7 @@ namespace {
 Violation check(const Contract& contract) {
   const auto& params = *static_cast<const NormalizeParams*>(contract.params);
   Check check(contract);
-  check.holds(contract.input_count >= 1 && contract.input_count <= 3, "normalize has one to three inputs", 0,
-              contract.input_count, 3);
+  check.in_range(contract.input_count, 1, 3, 0, "normalize has one to three inputs");
   check.holds(contract.output_count == 1, "normalize has one output", output_operand, contract.output_count, 1);
   check.holds(params.kind <= Normalization::rms, "unknown kind of normalization", output_operand,
               static_cast<int>(params.kind), static_cast<int>(Normalization::rms));

@@ -40,8 +40,7 @@ Violation check(const Contract& contract) {
   check_window(check, contract, params.window);
   for (const auto& counted : {params.count_before, params.count_after})
     for (int axis = 0; axis < 3; ++axis)
-      check.holds(counted[axis] >= 0 && counted[axis] <= 1 << 16, "a counted padding is out of range", 0, counted[axis],
-                  1 << 16);
+      check.in_range(counted[axis], 0, 1 << 16, 0, "a counted padding is out of range");
   if (!check.violation()) check.dim(output_operand, 4, contract.input(0)->dims[4], "x and y differ in channels");
   return check.violation();
 }

@@ -52,9 +52,9 @@ void recurrent(const RecurrentArgs& args) {
   const int hidden = args.params.hidden;
   float *h = args.h_now, *c = args.c_now, *next = args.sums;
   for (int b = 0; b < args.batch; ++b) {
-    for (int u = 0; u < hidden; ++u) h[u] = args.h0 == nullptr ? 0.0f : args.h0[b * args.h0_batch + u];
+    for (int u = 0; u < hidden; ++u) h[u] = args.h0 == nullptr ? 0.0f : args.h0[b * args.h0_batch + u * args.h0_unit];
     if (args.params.cell == Cell::lstm) {
-      for (int u = 0; u < hidden; ++u) c[u] = args.c0 == nullptr ? 0.0f : args.c0[b * args.c0_batch + u];
+      for (int u = 0; u < hidden; ++u) c[u] = args.c0 == nullptr ? 0.0f : args.c0[b * args.c0_batch + u * args.c0_unit];
     }
     for (int s = 0; s < args.steps; ++s) {
       const int t = args.reverse ? args.steps - 1 - s : s;
@@ -90,20 +90,17 @@ int biases_of(const RecurrentParams& params) {
 Violation check(const Contract& contract) {
   const RecurrentParams& params = params_of(contract.params);
   Check check(contract);
-  check.holds(contract.input_count <= input_count, "too many inputs", contract.input_count - 1, contract.input_count,
-              input_count);
-  check.holds(contract.output_count <= 3, "too many outputs", output_operand + contract.output_count - 1,
-              contract.output_count, 3);
+  check.in_range(contract.input_count, 0, input_count, contract.input_count - 1, "too many inputs");
+  check.in_range(contract.output_count, 0, 3, output_operand + contract.output_count - 1, "too many outputs");
   check.holds(params.cell <= Cell::rnn, "unknown cell", x_input, static_cast<int>(params.cell),
               static_cast<int>(Cell::rnn));
   check.holds(params.direction <= Direction::both, "unknown direction", x_input, static_cast<int>(params.direction),
               static_cast<int>(Direction::both));
-  check.holds(params.linear_before_reset <= 1, "linear_before_reset is neither 0 nor 1", x_input,
-              params.linear_before_reset, 1);
+  check.in_range(params.linear_before_reset, 0, 1, x_input, "linear_before_reset is neither 0 nor 1");
   check.holds(params.hidden >= 1, "no hidden units", x_input, params.hidden, 1);
-  check.holds(params.hidden <= 1 << 24, "too many hidden units", x_input, params.hidden, 1 << 24);
+  check.in_range(params.hidden, 0, 1 << 24, x_input, "too many hidden units");
   check.holds(params.chunk >= 1, "a chunk has no steps", x_input, params.chunk, 1);
-  check.holds(params.chunk <= 1 << 24, "a chunk has too many steps", x_input, params.chunk, 1 << 24);
+  check.in_range(params.chunk, 0, 1 << 24, x_input, "a chunk has too many steps");
   if (!check.operand(x_input, 3) || !check.operand(w_input, 5) || !check.operand(r_input, 5) ||
       !check.operand(b_input, 4) || !check.optional(h_input, 3) || !check.optional(c_input, 3) ||
       !check.optional(y_output, 4) || !check.optional(h_output, 3) || !check.optional(c_output, 3)) {
@@ -127,7 +124,7 @@ Violation check(const Contract& contract) {
     check.dim(i, 0, directions, "a state has not the directions of the layer");
     check.dim(i, 1, x.dims[1], "x and a state differ in batch");
     check.dim(i, 2, hidden, "a state has not the hidden units of the layer");
-    check.last_stride(i);
+    if (i >= output_operand) check.last_stride(i);
   }
   check.dim(y_output, 0, x.dims[0], "x and y differ in length");
   check.dim(y_output, 1, directions, "y has not the directions of the layer");
@@ -178,7 +175,9 @@ void run(const Invocation& call) {
   common.y_step = y ? y.shape->strides[0] : 0;
   common.y_batch = y ? y.shape->strides[2] : 0;
   common.h0_batch = h0 ? h0.shape->strides[1] : 0;
+  common.h0_unit = h0 ? h0.shape->strides[2] : 0;
   common.c0_batch = c0 ? c0.shape->strides[1] : 0;
+  common.c0_unit = c0 ? c0.shape->strides[2] : 0;
   common.h_batch = h ? h.shape->strides[1] : 0;
   common.c_batch = c ? c.shape->strides[1] : 0;
   common.params = params;

@@ -18,7 +18,7 @@
 /// are as many biases as gates; the GRU with linear_before_reset has a fourth, br.
 ///
 /// inputs: 0 x f32 [T, B, I] any strides, last 1; 1 w; 2 r; 3 b; 4 initial h [directions, B, H] optional; 5 initial c,
-/// lstm, optional. Initial values left out are zeros; their last stride is 1. outputs: 0 y [T, directions, B, H]
+/// lstm, optional. Initial values left out are zeros; any strides. outputs: 0 y [T, directions, B, H]
 /// optional; 1 last h [directions, B, H] optional; 2 last c, lstm, optional; last stride 1 scratch, in floats:
 ///   product  [chunk][B][U * gates]  the hoisted product
 ///   sums     [B][U * gates]         R h of one step
@@ -55,7 +55,7 @@ struct RecurrentArgs {
   const float *h0, *c0;    // [batch, H] of this direction, or null: zeros
   float *y, *h, *c;        // y [T, batch, H] of this direction, h and c [batch, H]; each may be null
   int32_t steps, batch, inputs;
-  int64_t x_step, x_batch, y_step, y_batch, h0_batch, c0_batch, h_batch, c_batch;
+  int64_t x_step, x_batch, y_step, y_batch, h0_batch, h0_unit, c0_batch, c0_unit, h_batch, c_batch;
   bool reverse;
   RecurrentParams params;
   // The parts of the scratch, as above.

@@ -107,8 +107,8 @@ class Layer {
         biases_(args.params.cell == Cell::gru && args.params.linear_before_reset ? 4 : gates_) {}
 
   void run() {
-    start(args_.h0, args_.h0_batch, args_.h_now);
-    if (args_.params.cell == Cell::lstm) start(args_.c0, args_.c0_batch, args_.c_now);
+    start(args_.h0, args_.h0_batch, args_.h0_unit, args_.h_now);
+    if (args_.params.cell == Cell::lstm) start(args_.c0, args_.c0_batch, args_.c0_unit, args_.c_now);
     const ptrdiff_t width = ptrdiff_t{units_} * gates_;
     for (int first = 0; first < args_.steps; first += args_.params.chunk) {
       const int left = args_.steps - first, steps = left < args_.params.chunk ? left : args_.params.chunk;
@@ -122,12 +122,15 @@ class Layer {
  private:
   int time(int step) const { return args_.reverse ? args_.steps - 1 - step : step; }
 
-  void start(const float* from, int64_t from_batch, float* state) const {
+  void start(const float* from, int64_t from_batch, int64_t from_unit, float* state) const {
+    const bool packed = from != nullptr && from_unit == 1;
     for (int b = 0; b < args_.batch; ++b) {
       float* to = state + ptrdiff_t{b} * units_;
       for (int i = 0; i < units_; i += W) {
-        store(to + i, from == nullptr ? zero() : load_first(from + b * from_batch + i, hidden_ - i));
+        store(to + i, packed ? load_first(from + b * from_batch + i, hidden_ - i) : zero());
       }
+      if (packed || from == nullptr) continue;
+      for (int i = 0; i < hidden_; ++i) to[i] = from[b * from_batch + i * from_unit];
     }
   }
   void finish(const float* state, float* to, int64_t to_batch) const {

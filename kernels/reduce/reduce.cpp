@@ -83,7 +83,7 @@ Violation check(const Contract& contract) {
   check.holds(contract.output_count == 1, "reduce has one output", output_operand, contract.output_count, 1);
   check.holds(params.kind <= Reduction::arg_min, "unknown reduction", output_operand, static_cast<int>(params.kind),
               static_cast<int>(Reduction::arg_min));
-  check.holds(params.last_index <= 1, "last_index is neither 0 nor 1", output_operand, params.last_index, 1);
+  check.in_range(params.last_index, 0, 1, output_operand, "last_index is neither 0 nor 1");
   const Shape* given = contract.input(0);
   const bool both_types = params.kind == Reduction::sum || params.kind == Reduction::product ||
                           params.kind == Reduction::max || params.kind == Reduction::min;

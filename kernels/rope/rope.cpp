@@ -45,7 +45,7 @@ Violation check(const Contract& contract) {
   const int last = x.rank - 1;
   const int32_t rotated = contract.input(1)->dims[last];
   check.holds(rotated % 2 == 0, "the rotated channels are no pairs", 1, rotated, rotated + 1);
-  check.holds(rotated <= x.dims[last], "more channels are rotated than there are", 1, rotated, x.dims[last]);
+  check.in_range(rotated, 0, x.dims[last], 1, "more channels are rotated than there are");
   for (int axis = 0; axis < last; ++axis) check.dim(1, axis, x.dims[axis], "x and cos differ in an axis");
   check.same_dims(2, 1);
   for (const int operand : {0, 1, 2, output_operand}) check.last_stride(operand);

@@ -31,7 +31,7 @@ Violation check(const Contract& contract) {
   Check check(contract);
   check.holds(contract.input_count == 1, "softmax has one input", 0, contract.input_count, 1);
   check.holds(contract.output_count == 1, "softmax has one output", output_operand, contract.output_count, 1);
-  check.holds(params.log <= 1, "log is neither 0 nor 1", output_operand, params.log, 1);
+  check.in_range(params.log, 0, 1, output_operand, "log is neither 0 nor 1");
   if (!check.operand(0, -1)) return check.violation();
   const Shape& x = *contract.input(0);
   check.holds(x.rank >= 1, "x has no axis", 0, x.rank, 1);

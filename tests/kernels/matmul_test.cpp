@@ -293,6 +293,7 @@ TEST_CASE("matmul: the contract says what is wrong") {
   for (int i = 0; i < 5; ++i) many.input(a, nullptr);
   const Violation violation = many.output(y, nullptr).check();
   CHECK(std::string(violation.what) == "too many inputs");
+  CHECK(violation.limit == Violation::Limit::at_most);
   CHECK(violation.found == 5);
   CHECK(violation.expected == 4);
 

@@ -16,7 +16,7 @@ struct Case {
   Direction direction = Direction::forward;
   bool before = false;  // linear_before_reset
   int steps = 5, batch = 1, inputs = 3, hidden = 16, chunk = 5;
-  bool initial = false, y = true, last = true, batch_first = false, provoke = false;
+  bool initial = false, y = true, last = true, batch_first = false, strided = false, provoke = false;
   uint32_t threads = 1;
 
   std::string name() const {
@@ -45,6 +45,7 @@ class Layer {
       y_shape_ = shape_of(Type::f32, {c.steps, d, b, h}, {d * h, h, c.steps * d * h, 1});
     }
     state_shape_ = shape_of(Type::f32, {d, b, h});
+    first_shape_ = c.strided ? shape_of(Type::f32, {d, b, h}, {2 * b * h, 1, 2 * b}) : state_shape_;
     w_shape_ = shape_of(Type::f32, {d, panels_, gates_, row, 16});
     r_shape_ = shape_of(Type::f32, {d, panels_, gates_, h, 16});
     b_shape_ = shape_of(Type::f32, {d, panels_, biases_, 16});
@@ -52,8 +53,9 @@ class Layer {
     w_ = weights(w_shape_, row, random);
     r_ = weights(r_shape_, h, random);
     b_ = weights(b_shape_, 1, random);
-    h0_ = uniform(c.initial ? count(state_shape_) : 0, random);
-    c0_ = uniform(c.initial && c.cell == Cell::lstm ? count(state_shape_) : 0, random);
+    const size_t initial = c.initial ? count(state_shape_) * (c.strided ? 2 : 1) : 0;
+    h0_ = uniform(initial, random);
+    c0_ = uniform(c.cell == Cell::lstm ? initial : 0, random);
   }
 
   size_t size_of_y() const { return count(y_shape_); }
@@ -62,8 +64,8 @@ class Layer {
   Call call(const float* x, float* y, float* h, float* c) const {
     Call call(recurrent_operator, &params_);
     call.input(x_shape_, x).input(w_shape_, w_.data()).input(r_shape_, r_.data()).input(b_shape_, b_.data());
-    if (!h0_.empty()) call.input(state_shape_, h0_.data());
-    if (!c0_.empty()) call.input(state_shape_, c0_.data());
+    if (!h0_.empty()) call.input(first_shape_, h0_.data());
+    if (!c0_.empty()) call.input(first_shape_, c0_.data());
     const auto output = [&](const Shape& shape, float* data) {
       data == nullptr ? call.absent_output() : call.output(shape, data);
     };
@@ -89,8 +91,10 @@ class Layer {
         const size_t state = (static_cast<size_t>(d) * c_.batch + b) * c_.hidden;
         std::vector<double> h(c_.hidden, 0.0), c = h;
         for (int u = 0; u < c_.hidden; ++u) {
-          if (!h0_.empty()) h[u] = h0_[state + u];
-          if (!c0_.empty()) c[u] = c0_[state + u];
+          const int32_t* strides = first_shape_.strides;
+          const size_t at = static_cast<size_t>(d) * strides[0] + b * strides[1] + u * strides[2];
+          if (!h0_.empty()) h[u] = h0_[at];
+          if (!c0_.empty()) c[u] = c0_[at];
         }
         for (int s = 0; s < c_.steps; ++s) {
           const bool reverse = c_.direction == Direction::reverse || d == 1;
@@ -161,7 +165,7 @@ class Layer {
   Case c_;
   RecurrentParams params_;
   int directions_, gates_, biases_, panels_;
-  Shape x_shape_, y_shape_, state_shape_, w_shape_, r_shape_, b_shape_;
+  Shape x_shape_, y_shape_, state_shape_, first_shape_, w_shape_, r_shape_, b_shape_;
   std::vector<float> x_, w_, r_, b_, h0_, c0_;
 };
 
@@ -232,7 +236,8 @@ TEST_CASE("recurrent: directions, chunks of time, layouts, what is left out") {
                  .initial = turn % 3 == 0,
                  .y = turn % 5 != 1,
                  .last = turn % 7 != 2,
-                 .batch_first = turn % 2 == 1},
+                 .batch_first = turn % 2 == 1,
+                 .strided = chunk >= 7},
                 random);
         }
       }

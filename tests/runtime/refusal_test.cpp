@@ -357,7 +357,7 @@ TEST_CASE("operators") {
 
 TEST_CASE("params outside an operator's contract") {
   // The contracts' own words are tested beside the kernels.
-  const auto broken = [](const std::string& title, auto params) {
+  const auto broken = [](const std::string& title, auto params, const std::string& values = "") {
     CAPTURE(title);
     for (Example& example : examples()) {
       if (example.name != title) continue;
@@ -369,6 +369,7 @@ TEST_CASE("params outside an operator's contract") {
       CHECK(status.code == Code::contract);
       CHECK(status.operator_index == 0);
       CHECK(status.where == first.name);
+      CHECK(describe(status).ends_with(values));
       return;
     }
     FAIL("no such example");
@@ -386,7 +387,8 @@ TEST_CASE("params outside an operator's contract") {
   broken("recurrent", RecurrentParams{static_cast<Cell>(3), Direction::forward, 0, 0, 20, 2});
   broken("recurrent", RecurrentParams{Cell::lstm, static_cast<Direction>(3), 0, 0, 20, 2});
   broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 0, 2});
-  broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 1 << 30, 2});
+  broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 1 << 30, 2},
+         "found 1073741824, expected at most 16777216");
   broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 20, 0});
   broken("recurrent", RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 20, -1});
   const Window window{{1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}};
@@ -403,7 +405,8 @@ TEST_CASE("params outside an operator's contract") {
   broken("conv", ConvParams{Activation::relu, 0, 5, 0, 3, window});
   broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::kernel, 1, 4)});
   broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::kernel, 2, INT32_MAX)});
-  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::strides, 2, 0)});
+  broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::strides, 2, 0)},
+         "found 0, expected at least 1");
   broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::dilations, 0, INT32_MAX)});
   broken("conv", ConvParams{Activation::relu, 0, 5, 0, 2, changed(&Window::before, 2, -1)});
   broken("pool", PoolParams{static_cast<Pooling>(3), {}, window, {}, {}});

@@ -146,6 +146,14 @@ TEST_CASE("the command line") {
   CHECK(has(nowhere.err, "no/such/model.heed"));
 }
 
+TEST_CASE("no message holds what would steer a terminal") {
+  const Outcome outcome = heed({"inspect",
+                                "a\x1b[31m\xc2\x9b"
+                                "31m\xc2\xb0.heed"});
+  CHECK(outcome.code == 2);
+  CHECK(has(outcome.err, "a?[31m?31m\xc2\xb0.heed"));  // a degree sign is text
+}
+
 TEST_CASE("standard output that cannot be written to is the machine's fault") {
   for (const char* verb : {"inspect", "bench"}) {
     const Folder folder;

@@ -290,13 +290,14 @@ TEST_CASE_FIXTURE(Heads, "attention: masks by position are read from how they ar
 TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands beside causal") {
   const ValueId keep = input("keep", {batch, keys}, Type::boolean);
   const ValueId wide = reshape(keep, {batch, 1, 1, keys});
-  bool is_causal = true;
+  bool is_causal = true, is_mean = false;  // of a row whose keys are all hidden
   SUBCASE("alone") {
     is_causal = false;
     end(select(wide, scores(), number(-infinity)));
   }
   SUBCASE("by a large number") {
     is_causal = false;
+    is_mean = true;
     end(add(scores(), select(wide, number(0), number(-1e9f))));
   }
   SUBCASE("and causal in one mask") {
@@ -316,6 +317,8 @@ TEST_CASE_FIXTURE(Heads, "attention: padding of keys is a vector, and stands bes
   CHECK(node.inputs[3] == no_value);
   CHECK(node.inputs[4] == keep);
   CHECK(done.attributes<Attention>().causal == is_causal);
+  REQUIRE(graph.notes.size() == is_mean);
+  if (is_mean) CHECK(graph.notes[0].find("a row whose keys are all hidden gives zeros") != std::string::npos);
 }
 
 TEST_CASE_FIXTURE(Heads, "attention: other masks and biases are tensors") {
@@ -1097,30 +1100,309 @@ TEST_CASE("conv: bias, residual and activation are its epilogue") {
   CHECK(done.the<Conv>().inputs[3] == residual);
 }
 
+// --- Unrolled loops --------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Cells written out, step by step, over x [batch, 6, 5].
+struct Unrolled : Written {
+  static constexpr int64_t steps = 6, inputs = 5, hidden = 4;
+  struct State {
+    ValueId h, c;
+  };
+  Expression batch = dimension("batch", 1, 8);
+  Sizes sizes{{"batch", 3}};
+  ValueId x = input("x", {batch, steps, inputs});
+  ValueId w = weights({inputs, 4 * hidden}), r = weights({hidden, 4 * hidden}), b = weights({4 * hidden}),
+          rb = weights({4 * hidden});
+  State given{input("h", {batch, hidden}), input("c", {batch, hidden})};
+  State zero{expand(number(0), {batch, hidden}), expand(number(0), {batch, hidden})};
+
+  ValueId at(int64_t t) {
+    return reshape(add_node(Slice{{0, t, 0}, {1, 1, 1}, {batch, 1, inputs}}, {x}), {batch, inputs});
+  }
+  ValueId part(ValueId value, int64_t gate) {
+    return add_node(Slice{{0, gate * hidden}, {1, 1}, {graph.value(value).dims[0], hidden}}, {value});
+  }
+  ValueId sigmoid(ValueId value) { return one(Step::f_sigmoid, value); }
+  ValueId tanh(ValueId value) { return one(Step::f_tanh, value); }
+
+  // Gates as Keras has them: i f g o.
+  State lstm_of(ValueId sums, State state) {
+    const ValueId kept = mul(sigmoid(part(sums, 1)), state.c);
+    const ValueId c = add(kept, mul(sigmoid(part(sums, 0)), tanh(part(sums, 2))));
+    return {mul(sigmoid(part(sums, 3)), tanh(c)), c};
+  }
+  State lstm(ValueId in, State state) { return lstm_of(add(add(matmul(in, w), matmul(state.h, r)), b), state); }
+  State gru(ValueId in, State state) {  // z r n, the reset behind the product
+    const ValueId of_x = add(matmul(in, w), b), of_h = add(matmul(state.h, r), rb);
+    const ValueId z = sigmoid(add(part(of_x, 0), part(of_h, 0))), reset = sigmoid(add(part(of_x, 1), part(of_h, 1)));
+    const ValueId n = tanh(add(part(of_x, 2), mul(reset, part(of_h, 2))));
+    return {add(mul(z, state.h), mul(sub(number(1), z), n)), no_value};
+  }
+  ValueId stack(const std::vector<ValueId>& values) {
+    std::vector<ValueId> all;
+    for (const ValueId value : values) all.push_back(reshape(value, {batch, 1, hidden}));
+    return add_node(Concat{1}, all);
+  }
+  template <class Cell>
+  std::vector<State> unroll(State state, Cell cell) {
+    std::vector<State> states;
+    for (int64_t t = 0; t < steps; ++t) states.push_back(state = cell(t, state));
+    return states;
+  }
+  std::vector<State> lstms(State state) {
+    return unroll(state, [&](int64_t t, State before) { return lstm(at(t), before); });
+  }
+  static std::vector<ValueId> hs(const std::vector<State>& states) {
+    std::vector<ValueId> all;
+    for (const State& state : states) all.push_back(state.h);
+    return all;
+  }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Unrolled, "recurrent: an LSTM's cell") {
+  State next{};
+  SUBCASE("a product each") {
+    next = lstm(at(0), given);
+  }
+  SUBCASE("one product over both side by side") {
+    const ValueId both = add_node(Concat{1}, {given.h, at(0)});
+    next = lstm_of(add(matmul(both, weights({hidden + inputs, 4 * hidden})), b), given);
+  }
+  SUBCASE("a product for each gate, two biases, operands the other way round") {
+    const auto sum = [&] {
+      const ValueId of_h = add(matmul(given.h, weights({hidden, hidden})), weights({hidden}));
+      return add(of_h, add(weights({hidden}), matmul(at(0), weights({inputs, hidden}))));
+    };
+    const ValueId c = add(mul(tanh(sum()), sigmoid(sum())), mul(given.c, sigmoid(sum())));
+    next = {mul(tanh(c), sigmoid(sum())), c};
+  }
+  SUBCASE("sigmoids before the split, gates in another order") {
+    const ValueId sums = add(add(matmul(at(0), w), matmul(given.h, r)), number(0.5f));
+    const ValueId gates = sigmoid(add_node(Slice{{0, hidden}, {1, 1}, {batch, 3 * hidden}}, {sums}));
+    const ValueId c = add(mul(part(gates, 1), given.c), mul(part(gates, 0), tanh(part(sums, 0))));
+    next = {mul(part(gates, 2), tanh(c)), c};
+  }
+  SUBCASE("an input of as many channels as units, and a constant state") {
+    const ValueId sums = add(matmul(given.h, r), matmul(number(0.5f, {1, hidden}), weights({hidden, 4 * hidden})));
+    next = lstm_of(add(sums, matmul(given.c, weights({hidden, 4 * hidden}))), {no_value, number(0.25f, {1, hidden})});
+  }
+  output(next.h);
+  output(next.c);
+  Optimised done(*this, sizes);
+  CHECK(done.fused("recurrent") == 1);
+  CHECK(done.report.missed.empty());
+  CHECK(done.attributes<Recurrent>().cell == Cell::lstm);
+  CHECK(done.nodes<Matmul>() + done.nodes<Map>() == 0);
+}
+
+TEST_CASE_FIXTURE(Unrolled, "recurrent: an LSTM over all steps") {
+  int layers = 1;
+  size_t operands = 4;
+  SUBCASE("the last states, from given ones") {
+    const State last = lstms(given).back();
+    output(last.h);
+    output(last.c);
+    operands = 6;
+  }
+  SUBCASE("stacked, from zeros") {
+    output(stack(hs(lstms(zero))));
+  }
+  SUBCASE("stacked, and two steps on their own") {
+    const auto states = lstms(zero);
+    output(stack(hs(states)));
+    output(mul(states[2].h, states.back().h));
+  }
+  SUBCASE("backwards") {
+    auto states = unroll(zero, [&](int64_t t, State before) { return lstm(at(steps - 1 - t), before); });
+    std::reverse(states.begin(), states.end());
+    output(stack(hs(states)));
+  }
+  SUBCASE("two layers") {
+    const std::vector<ValueId> first = hs(lstms(zero));
+    w = weights({hidden, 4 * hidden});
+    output(
+        stack(hs(unroll(zero, [&](int64_t t, State before) { return lstm(first[static_cast<size_t>(t)], before); }))));
+    layers = 2;
+  }
+  SUBCASE("twice with the same weights") {
+    output(lstms(zero).back().h);
+    x = one(Step::f_neg, x);
+    output(lstms(zero).back().h);
+    layers = 2;
+  }
+  Optimised done(*this, sizes);
+  CHECK(done.fused("recurrent") == layers);
+  CHECK(done.nodes<Recurrent>() == layers);
+  CHECK(done.nodes<Matmul>() + done.nodes<Concat>() == 0);
+  CHECK(done.report.fused[0].absorbed.size() >= 6 * 10);
+  for (const NodeId id : done.graph.order()) {
+    const Node& node = done.graph.node(id);
+    if (!std::holds_alternative<Recurrent>(node.operation)) continue;
+    const auto given = std::count_if(node.inputs.begin(), node.inputs.end(), [](ValueId in) { return in != no_value; });
+    CHECK(given == static_cast<std::ptrdiff_t>(operands));
+  }
+}
+
+TEST_CASE_FIXTURE(Unrolled, "recurrent: a GRU over all steps") {
+  w = weights({inputs, 3 * hidden}), r = weights({hidden, 3 * hidden});
+  b = weights({3 * hidden}), rb = weights({3 * hidden});
+  const ValueId own = weights({hidden, hidden});
+  bool after = true;
+  State start = zero;
+  std::function<State(int64_t, State)> cell = [&](int64_t t, State before) { return gru(at(t), before); };
+  SUBCASE("the reset behind the product, from zeros") {}
+  SUBCASE("the reset behind the product, from a given state") {
+    start = given;
+  }
+  SUBCASE("the reset before it, n + z * (h - n)") {
+    after = false;
+    cell = [&](int64_t t, State before) {
+      const ValueId of_x = add(matmul(at(t), w), b), of_h = matmul(before.h, r);
+      const ValueId z = sigmoid(add(part(of_x, 0), part(of_h, 0))), reset = sigmoid(add(part(of_x, 1), part(of_h, 1)));
+      const ValueId n = tanh(add(part(of_x, 2), matmul(mul(reset, before.h), own)));
+      return State{add(n, mul(z, sub(before.h, n))), no_value};
+    };
+  }
+  output(stack(hs(unroll(start, cell))));
+  Optimised done(*this, sizes);
+  CHECK(done.fused("recurrent") == 1);
+  CHECK(done.attributes<Recurrent>().cell == Cell::gru);
+  CHECK(done.attributes<Recurrent>().linear_before_reset == after);
+  CHECK((done.the<Recurrent>().inputs.size() > 4 && done.the<Recurrent>().inputs[4] != no_value) ==
+        (start.h == given.h));
+  CHECK(done.nodes<Matmul>() + done.nodes<Map>() + done.nodes<Concat>() == 0);
+}
+
+TEST_CASE_FIXTURE(Unrolled, "recurrent: what is no loop, or no cell, stays") {
+  int cells = 0;
+  SUBCASE("an input that depends on the step before") {
+    output(stack(hs(unroll(given, [&](int64_t t, State before) {
+      return lstm(t == 0 ? at(t) : matmul(before.h, number(1, {hidden, inputs})), before);
+    }))));
+    cells = steps;
+  }
+  SUBCASE("an input that depends on two steps before") {  // pairs of steps are loops
+    std::vector<ValueId> h;
+    output(unroll(given,
+                  [&](int64_t t, State before) {
+                    const ValueId in =
+                        t < 2 ? at(t)
+                              : mul(at(t),
+                                    one(Step::f_abs, matmul(h[static_cast<size_t>(t - 2)], weights({hidden, inputs}))));
+                    const State next = lstm(in, before);
+                    h.push_back(next.h);
+                    return next;
+                  })
+               .back()
+               .h);
+    cells = steps / 2;
+  }
+  SUBCASE("other weights at each step") {
+    output(unroll(given,
+                  [&](int64_t t, State before) {
+                    r = weights({hidden, 4 * hidden});
+                    return lstm(at(t), before);
+                  })
+               .back()
+               .h);
+    cells = steps;
+  }
+  SUBCASE("a cell state that is needed between") {
+    const auto states = lstms(given);
+    output(states.back().h);
+    output(states[2].c);
+    cells = 2;
+  }
+  SUBCASE("a state that comes from elsewhere") {
+    output(unroll(given, [&](int64_t t, State before) { return lstm(at(t), {before.h, given.c}); }).back().h);
+    cells = steps;
+  }
+  SUBCASE("a peephole") {
+    const ValueId sums = add(add(matmul(at(0), w), matmul(given.h, r)), b);
+    const ValueId forget = sigmoid(add(part(sums, 1), mul(given.c, weights({hidden}))));
+    const ValueId c = add(mul(forget, given.c), mul(sigmoid(part(sums, 0)), tanh(part(sums, 2))));
+    output(mul(sigmoid(part(sums, 3)), tanh(c)));
+  }
+  SUBCASE("another activation") {
+    const ValueId sums = add(add(matmul(at(0), w), matmul(given.h, r)), b);
+    const ValueId c = add(mul(sigmoid(part(sums, 1)), given.c), mul(sigmoid(part(sums, 0)), part(sums, 2)));
+    output(mul(sigmoid(part(sums, 3)), tanh(c)));
+  }
+  SUBCASE("gates that see different inputs") {
+    const ValueId sums = add(add(matmul(at(0), w), matmul(given.h, r)), b);
+    const ValueId others = add(add(matmul(at(1), w), matmul(given.h, r)), b);
+    const ValueId c = add(mul(sigmoid(part(sums, 1)), given.c), mul(sigmoid(part(others, 0)), tanh(part(sums, 2))));
+    output(mul(sigmoid(part(sums, 3)), tanh(c)));
+  }
+  SUBCASE("a gate for all units at once") {
+    const ValueId sums = add(add(matmul(at(0), w), matmul(given.h, r)), b);
+    const ValueId out = add(matmul(at(0), weights({inputs, 1})), matmul(given.h, weights({hidden, 1})));
+    const ValueId c = add(mul(sigmoid(part(sums, 1)), given.c), mul(sigmoid(part(sums, 0)), tanh(part(sums, 2))));
+    output(mul(sigmoid(out), tanh(c)));
+  }
+  SUBCASE("a first step for the whole batch") {
+    const ValueId first = input("first", {1, inputs});
+    output(stack(hs(unroll(zero, [&](int64_t t, State before) {
+      if (t > 0) return lstm(at(t), before);
+      return lstm(first, {expand(number(0), {1, hidden}), expand(number(0), {1, hidden})});
+    }))));
+    cells = 1;
+  }
+  SUBCASE("a GRU whose reset is on a product with the input too") {
+    w = weights({inputs, hidden}), r = weights({hidden, hidden});
+    const ValueId z = sigmoid(add(matmul(at(0), w), matmul(given.h, r)));
+    const ValueId both = add(matmul(at(0), weights({inputs, hidden})), matmul(given.h, r));
+    output(add(mul(z, given.h), mul(sub(number(1), z), tanh(add(matmul(at(0), w), mul(z, both))))));
+  }
+  SUBCASE("a GRU that updates the other way round") {
+    w = weights({inputs, hidden}), r = weights({hidden, hidden});
+    const ValueId z = sigmoid(add(matmul(at(0), w), matmul(given.h, r)));
+    const ValueId n = tanh(add(matmul(at(0), w), mul(z, matmul(given.h, r))));
+    output(add(mul(sub(number(1), z), given.h), mul(z, n)));
+  }
+  Optimised done(*this, sizes);
+  CHECK(done.fused("recurrent") == cells);
+  CHECK(done.nodes<Recurrent>() == cells);
+  CHECK(std::ranges::none_of(done.report.missed, [](const auto& miss) { return miss.concept_name == "recurrent"; }));
+}
+
 // --- The check -------------------------------------------------------------------------------------------------------
 
 namespace {
 
 // Each of these takes something for what it is not.
-std::optional<ValueId> tanh_form_for_erf_form(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> tanh_form_for_erf_form(Graph& graph, ValueId root, std::optional<Miss>&) {
   if (!operands_of(graph, root, Step::f_gelu)) return std::nullopt;
   return Builder(graph, root).map(Step::f_gelu_tanh, {(*operands_of(graph, root, Step::f_gelu))[0]});
 }
-std::optional<ValueId> forgets_the_scale(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> forgets_the_scale(Graph& graph, ValueId root, std::optional<Miss>&) {
   if (!made_by<Softmax>(graph, root)) return std::nullopt;
   const auto scores = scaled(graph, producer(graph, root)->inputs[0]);
   return scores ? std::optional(Builder(graph, root).add(*made_by<Softmax>(graph, root), {scores->x})) : std::nullopt;
 }
-std::optional<ValueId> other_epsilon(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> other_epsilon(Graph& graph, ValueId root, std::optional<Miss>&) {
   const auto* normalize = made_by<Normalize>(graph, root);
   if (normalize == nullptr || normalize->epsilon != 1e-5f) return std::nullopt;
   return Builder(graph, root).add(Normalize{normalize->kind, 1e-6f}, producer(graph, root)->inputs);
 }
-std::optional<ValueId> other_shape(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> other_shape(Graph& graph, ValueId root, std::optional<Miss>&) {
   if (!made_by<Softmax>(graph, root)) return std::nullopt;
   const Builder build(graph, root);
   return build.reshape(build.add(*made_by<Softmax>(graph, root), producer(graph, root)->inputs),
                        {count(build.dims(root))});
+}
+
+std::optional<Offer> wrong_beside(Graph& graph, ValueId root, std::optional<Miss>&) {
+  if (!made_by<Softmax>(graph, root)) return std::nullopt;
+  const Builder build(graph, root);
+  Offer offer{build.add(*made_by<Softmax>(graph, root), producer(graph, root)->inputs)};
+  const ValueId x = producer(graph, root)->inputs[0];
+  offer.others.push_back({x, build.map(Step::f_add, producer(graph, x)->inputs)});
+  return offer;
 }
 
 }  // namespace
@@ -1145,6 +1427,9 @@ TEST_CASE("a wrong fusion is undone and reported with its numbers") {
   }
   SUBCASE("another shape") {
     wrong.fuse = other_shape;
+  }
+  SUBCASE("another value beside it") {
+    wrong.fuse = wrong_beside;
   }
   apply(w.graph, wrong, report);
   CHECK(report.fused.empty());

@@ -171,6 +171,41 @@ TEST_CASE_FIXTURE(Fixture, "order holds what the outputs need, operands first") 
   CHECK(graph.outputs[0].value == a);
 }
 
+TEST_CASE_FIXTURE(Fixture, "what nobody reads is dropped, readers before operands") {
+  const ValueId x = input({4});
+  const ValueId a = graph.add_value(Map{Step::f_exp}, {x}, "a"), b = graph.add_value(Map{Step::f_log}, {a}, "b");
+  const ValueId c = graph.add_value(Map{Step::f_add}, {b, a}, "c");
+  graph.outputs.push_back({"y", c, 1});
+  graph.order();
+  const ValueId d = graph.add_value(Map{Step::f_neg}, {x}, "d");
+  CHECK(graph.readers(a) == std::vector<NodeId>{1, 2});
+  graph.replace(b, d);
+  graph.drop(std::vector<NodeId>{0, 1});
+  CHECK(graph.node(1).dead);
+  CHECK(!graph.node(0).dead);  // c reads it too
+  CHECK(graph.readers(a) == std::vector<NodeId>{2});
+  CHECK(graph.readers(d) == std::vector<NodeId>{2});
+  graph.replace(c, d);
+  graph.drop(std::vector<NodeId>{0, 1, 2, 3});
+  CHECK(graph.node(0).dead);
+  CHECK(!graph.node(3).dead);
+  CHECK(graph.readers(d) == std::vector<NodeId>{-1});
+}
+
+TEST_CASE_FIXTURE(Fixture, "what depends on data is known at each value") {
+  const ValueId x = input({tokens});
+  const ValueId counted = graph.add_value(Map{Step::i_to_f}, {graph.add_value(Iota{{tokens}, 0}, {}, "iota")}, "f");
+  const ValueId a = graph.add_value(Map{Step::f_exp}, {x}, "a"), b = graph.add_value(Map{Step::f_add}, {a, a}, "b");
+  CHECK(graph.value(x).data);
+  CHECK(graph.value(b).data);
+  CHECK(!graph.value(counted).data);
+  CHECK(!graph.value(integers({1})).data);
+  graph.replace(a, counted);
+  CHECK(!graph.value(b).data);
+  graph.replace(counted, x);
+  CHECK(graph.value(b).data);
+}
+
 TEST_CASE_FIXTURE(Fixture, "a refused node leaves the graph as it was") {
   const ValueId x = input({4, 5});
   const size_t nodes = graph.node_count();

@@ -65,9 +65,49 @@ TEST_CASE("a leading batch that is left unbound is one") {
 }
 
 TEST_CASE("unbound dimensions are asked for at once") {
-  CHECK(problems_of(identity({"batch", "frames", "", "frames"}).bytes(), Fault::command_line) ==
-        Problems{"bounds are needed for frames, x:2; with your own numbers: heed convert MODEL.onnx --dim "
-                 "frames=1..128 --dim x:2=1..128"});
+  CHECK(
+      problems_of(identity({"batch", "frames", "", "frames"}).bytes(), Fault::command_line) ==
+      Problems{"bounds are needed for frames (x axis 1, x axis 3), x:2 (x axis 2); with your own numbers: heed convert "
+               "MODEL.onnx --dim frames=1..128 --dim x:2=1..128"});
+  OnnxBuilder builder;
+  for (const char* name : {"a", "b", "c", "d", "e", "f"}) builder.input(name, DataType::f32, {"past + t"});
+  builder.output("y").node("Sum", {"a", "b", "c", "d", "e", "f"}, {"y"});
+  CHECK(
+      problems_of(builder.bytes(), Fault::command_line, {"t=1"}) ==
+      Problems{"bounds are needed for past (a axis 0: past + t, b axis 0: past + t, c axis 0: past + t, d axis 0: past "
+               "+ t and 2 more); with your own numbers: heed convert MODEL.onnx --dim past=1..128"});
+}
+
+TEST_CASE("one dimension may be bound by each of its inputs, alike") {
+  OnnxBuilder builder;
+  builder.input("a", DataType::f32, {"batch", 4}).input("b", DataType::f32, {"batch", 4}).output("y");
+  builder.node("Add", {"a", "b"}, {"y"});
+  const Graph graph = import_bytes(builder.bytes(), {"a:0=1..8", "b:0=1..8", "batch=1..8"});
+  CHECK(graph.dimensions.at("batch").upper == 8);
+  CHECK(problems_of(builder.bytes(), Fault::command_line, {"a:0=1..8", "b:0=1..9"}) ==
+        Problems{"--dim b:0=1..9: 'batch' has other bounds by --dim a:0=1..8"});
+}
+
+TEST_CASE("wrong options of all kinds are told at once, with the names that are most alike first") {
+  ConvertOptions options;
+  options.sets = {"flagg=1"};
+  options.states = {"h=hh"};
+  options.dims = {"tokns=1..8"};
+  OnnxBuilder builder;
+  builder.input("x", DataType::f32, {"frames", "tokens"})
+      .input("h", DataType::f32, {4})
+      .input("flag", DataType::f32, {});
+  builder.output("y").output("h_out").node("Mul", {"x", "flag"}, {"y"}).node("Neg", {"h"}, {"h_out"});
+  try {
+    std::vector<std::string> notes;
+    import(parse_bytes(builder.bytes()), options, notes);
+    FAIL("accepted");
+  } catch (const Error& e) {
+    CHECK(e.fault() == Fault::command_line);
+    CHECK(e.problems() == Problems{"--set flagg=1: there is no input 'flagg'; this model has flag, x, h",
+                                   "--state h=hh: there is no output 'hh'; this model has y, h_out",
+                                   "--dim tokns=1..8: there is no dimension 'tokns'; this model has tokens, frames"});
+  }
 }
 
 TEST_CASE("wrong --dim options are all named") {
@@ -80,13 +120,28 @@ TEST_CASE("wrong --dim options are all named") {
                  "--dim tokens=a..b: 'a..b' is neither a number nor a range LO..HI",
                  "--dim tokens: write NAME=N, NAME=LO..HI or INPUT:AXIS=LO..HI",
                  "--dim heads=1..9999999999: sizes are from 0 to 2147483647", "--dim x:7=1: input 'x' has axes 0 to 2",
-                 "--dim x:2=4: this axis is 3, no dimension of its own", "--dim tokens=2: 'tokens' is given twice",
+                 "--dim x:2=4: this axis is 3, no dimension of its own",
+                 "--dim tokens=2: 'tokens' has other bounds by --dim tokens=1",
                  "--dim heads=-1..4: sizes are from 0 to 2147483647",
                  "--dim x=2: 'x' is an input: write x:AXIS=N or x:AXIS=LO..HI"});
   CHECK(problems_of(identity({2}).bytes(), Fault::command_line, {"n=1"}) ==
         Problems{"--dim n=1: all sizes of this model are fixed"});
   CHECK(problems_of(identity({"past - 2"}).bytes(), Fault::command_line, {"past=0..8"}) ==
         Problems{"input 'x': axis 0, past - 2, runs from -2 to 6 under the given bounds"});
+}
+
+TEST_CASE("a constant that an integer cannot hold is told") {
+  const auto notes_of = [](std::vector<float> values, int64_t to) {
+    OnnxBuilder builder;
+    builder.input("x", DataType::i64, {2}).output("y").initializer<float>("c", {2}, values);
+    builder.node("Cast", {"c"}, {"whole"}, {{"to", to}}, "cast").node("Add", {"x", "whole"}, {"y"});
+    return import_bytes(builder.bytes()).notes;
+  };
+  CHECK(notes_of({1, -5e18f}, 7).empty());
+  CHECK(notes_of({1, 3e19f}, 7) ==
+        Problems{"'cast' casts the constant 3e+19 to int64, which it does not fit: it is the largest here"});
+  CHECK(notes_of({NAN, 1}, 7) ==
+        Problems{"'cast' casts the constant nan to int64, which it does not fit: it is 0 here"});
 }
 
 // --- Refusals

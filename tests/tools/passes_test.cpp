@@ -1,6 +1,10 @@
 #include <doctest/doctest.h>
 
+#include <ctime>
+
 #include "tests/tools/written.h"
+#include "tools/plan/narrow.h"
+#include "tools/plan/programs.h"
 
 using namespace heed;
 using namespace heed::test;
@@ -382,6 +386,49 @@ TEST_CASE_FIXTURE(Fixture, "a slice within one operand of a concatenation") {
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "steps of a tensor that are stacked again") {
+  const ValueId x = input("x", {batch, 6, 4});
+  const auto step = [&](int64_t t) { return add_node(Slice{{0, t, 0}, {1, 1, 1}, {batch, 1, 4}}, {x}); };
+  const auto stack = [&](std::vector<int64_t> times, Dims each, int axis) {
+    std::vector<ValueId> steps;
+    for (const int64_t t : times) steps.push_back(reshape(step(t), each));
+    return canonical(add_node(Concat{axis}, steps));
+  };
+  SUBCASE("where they were") {
+    CHECK(stack({0, 1, 2, 3, 4, 5}, {batch, 1, 4}, 1) == x);
+  }
+  SUBCASE("in front") {
+    const ValueId y = stack({0, 1, 2, 3, 4, 5}, {1, batch, 4}, 0);
+    CHECK(made_by<Transpose>(graph, y));
+    CHECK(producer(graph, y)->inputs[0] == x);
+  }
+  SUBCASE("behind, with an axis more, every other one, backwards") {
+    stack({5, 3, 1}, {batch, 1, 4, 1}, 3);
+    CHECK(nodes<Concat>() == 0);
+    CHECK(nodes<Slice>() == 1);
+  }
+  SUBCASE("at distances that differ") {
+    stack({0, 1, 3}, {batch, 1, 4}, 1);
+    CHECK(nodes<Concat>() == 1);
+  }
+  SUBCASE("along another axis, each as it was") {
+    stack({0, 1, 2}, {batch, 1, 4}, 2);
+    CHECK(nodes<Concat>() == 1);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "zeros times weights") {
+  const ValueId zeros = expand(number(0), {batch, 4});
+  SUBCASE("are zeros") {
+    canonical(add(input("x", {batch, 3}), matmul(zeros, weights({4, 3}))));
+    CHECK(nodes<Matmul>() == 0);
+  }
+  SUBCASE("unless one is infinite") {
+    canonical(add(input("x", {batch, 3}), matmul(zeros, number(INFINITY, {4, 3}))));
+    CHECK(nodes<Matmul>() == 1);
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "a rotation is done before a transpose") {
   const ValueId x = input("x", {batch, 5, 3, 8}), cos = input("cos", {5, 6}), sin = input("sin", {batch, 1, 5, 6});
   const ValueId turned = add_node(Rope{Pairing::half}, {transpose(x, {0, 2, 1, 3}), cos, sin});
@@ -418,4 +465,30 @@ TEST_CASE("functions of positions are tables") {
   Optimised done(w, {{"tokens", 9}});
   CHECK(done.nodes<Slice>() == tables);
   CHECK((done.nodes<Iota>() == 0) == (tables > 0));
+}
+
+TEST_CASE("the time grows with the nodes of an unrolled loop, not with their square") {
+  const auto seconds = [](int64_t steps) {
+    Written w;
+    const ValueId x = w.input("x", {steps, 8}), from_x = w.weights({8, 16}), from_h = w.weights({8, 16});
+    ValueId h = w.input("h", {1, 8});
+    for (int64_t t = 0; t < steps; ++t) {
+      const ValueId now = w.add_node(Slice{{t, 0}, {1, 1}, {1, 8}}, {x});
+      const ValueId gates = w.add(w.matmul(now, from_x), w.matmul(h, from_h));
+      const auto part = [&](int64_t i) { return w.add_node(Slice{{0, i * 8}, {1, 1}, {1, 8}}, {gates}); };
+      const ValueId open = w.over(w.number(1), 1 + 0.01f * static_cast<float>(t));
+      h = w.add(w.mul(w.one(Step::f_sigmoid, part(0)), w.one(Step::f_exp, w.one(Step::f_neg, part(1)))),
+                w.mul(h, open));
+    }
+    w.output(h);
+    Report report;
+    const std::clock_t start = std::clock();
+    optimise(w.graph, report);
+    narrow(w.graph);
+    make_programs(w.graph);
+    return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+  };
+  seconds(50);
+  const double few = seconds(100), many = seconds(800);
+  CHECK(many < 20 * few);  // 8 times the nodes; their square would be 64 times the time
 }

@@ -313,7 +313,7 @@ TEST_CASE("--set makes an input a constant") {
     return problems[0].substr(("--set " + option + ": ").size());
   };
   CHECK(problem("scale") == "write NAME=VALUE or NAME=FILE.npy");
-  CHECK(problem("y=3") == "there is no input 'y'; this model has x, scale, flag");
+  CHECK(problem("y=3") == "there is no input 'y'; this model has x, flag, scale");
   CHECK(problem("scale=big") == "'scale' is float32: 'big' is no number and no file's name that ends in .npy");
   CHECK(problem("flag=2") == "'flag' is boolean: write true or false, or a file's name that ends in .npy");
   CHECK(problem(array(ArrayType::f32, {3}, 12)) == "the file's shape is [3], the input's [2]");
@@ -332,6 +332,23 @@ TEST_CASE("--set makes an input a constant") {
   sized.sets = {"scale=" + file.string()};
   const Graph fixed = import_with(open.bytes(), sized);
   CHECK(text(fixed.value(fixed.inputs[0].value).dims) == "[2]");
+  sized.dims = {};  // then nobody has to ask
+  const Graph pinned = import_with(open.bytes(), sized);
+  CHECK(text(pinned.value(pinned.inputs[0].value).dims) == "[2]");
+  sized.dims = {"n=3..9"};
+  CHECK(problems_of(open.bytes(), sized) ==
+        Problems{"--set " + sized.sets[0] + ": 'n' is 2 in the file, and has other bounds by --dim n=3..9"});
+
+  OnnxBuilder sums;  // an expression is one of sizes that others have
+  sums.input("x", DataType::f32, {"n"}).input("scale", DataType::f32, {"n + 1"}).output("y").output("z");
+  sums.node("Neg", {"x"}, {"y"}).node("Neg", {"scale"}, {"z"});
+  sized.dims = {"n=1..9"};
+  const Graph sum = import_with(sums.bytes(), sized);
+  CHECK(text(sum.value(sum.inputs[0].value).dims) == "[1]");
+  sized.dims = {"n=5..9"};
+  CHECK(problems_of(sums.bytes(), sized) ==
+        Problems{"--set " + sized.sets[0] +
+                 ": a size is 2 in the file, and 'n + 1' runs from 6 to 10 under the given bounds"});
   fs::remove(file);
 }
 
@@ -357,7 +374,7 @@ TEST_CASE("--limit adds a constraint") {
     return problems.size() == 1 ? problems[0] : "";
   };
   CHECK(problem("past") == "--limit past: write a comparison, 'past + tokens <= 512'");
-  CHECK(problem("batch <= 3") == "--limit batch <= 3: there is no dimension 'batch'; this model has tokens, past");
+  CHECK(problem("batch <= 3") == "--limit batch <= 3: there is no dimension 'batch'; this model has past, tokens");
   CHECK(problem("past <= -1") == "--limit past <= -1: no sizes under the given bounds satisfy it");
   CHECK(problem("past ! <= 1") ==
         "--limit past ! <= 1: 'past ! ' is no expression of +, -, *, //, %, min and max over dimensions");

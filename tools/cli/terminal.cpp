@@ -31,7 +31,13 @@ std::string against_lower_bound(uint64_t workspace, uint64_t lower_bound) {
 
 std::string printable(const std::string& text) {
   std::string clean;
-  for (char c : text) clean += (static_cast<unsigned char>(c) < 32 || c == 127) ? '?' : c;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    const bool c1 = c == 0xC2 && next >= 0x80 && next < 0xA0;  // U+0080 to U+009F
+    clean += c < 32 || c == 127 || c1 ? '?' : text[i];
+    i += c1;
+  }
   return clean;
 }
 

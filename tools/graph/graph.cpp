@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "tools/error.h"
 
@@ -114,6 +115,7 @@ Literal Literal::of(std::vector<int64_t> dims, std::vector<int8_t> values) {
 
 ValueId Graph::append(Value value) {
   values_.push_back(std::move(value));
+  readers_.emplace_back();
   return static_cast<ValueId>(values_.size()) - 1;
 }
 
@@ -123,6 +125,7 @@ ValueId Graph::input(std::string name, Type type, Dims dims) {
   value.name = std::move(name);
   value.type = type;
   value.dims = std::move(dims);
+  value.data = true;
   return append(std::move(value));
 }
 
@@ -220,8 +223,11 @@ NodeId Graph::add(Operation operation, std::vector<ValueId> inputs, std::string 
     node.outputs = {*result};
     return id;
   }
+  for (const ValueId input : node.inputs)
+    if (input != no_value) readers_[static_cast<size_t>(input)].push_back(id);
   for (size_t i = 0; i < outputs.size(); ++i) {
     Value value;
+    value.data = depends_on_data(node);
     value.name = outputs.size() == 1 ? node.name : fmt::format("{}/{}", node.name, i);
     value.type = outputs[i].type;
     value.dims = std::move(outputs[i].dims);
@@ -237,10 +243,35 @@ ValueId Graph::add_value(Operation operation, std::vector<ValueId> inputs, std::
   return node(add(std::move(operation), std::move(inputs), std::move(name), std::move(absorbed))).outputs[0];
 }
 
+bool Graph::depends_on_data(const Node& node) const {
+  return std::any_of(node.inputs.begin(), node.inputs.end(),
+                     [&](ValueId input) { return input != no_value && value(input).data; });
+}
+
+void Graph::renew_data(std::vector<ValueId> changed) {
+  while (!changed.empty()) {
+    const std::vector<NodeId> readers = readers_[static_cast<size_t>(changed.back())];
+    changed.pop_back();
+    for (const NodeId id : readers)
+      for (const ValueId output : node(id).outputs)
+        if (output != no_value && value(output).producer == id && !value(output).constant &&
+            value(output).data != depends_on_data(node(id))) {
+          value(output).data = !value(output).data;
+          changed.push_back(output);
+        }
+  }
+}
+
 void Graph::replace(ValueId old_value, ValueId new_value) {
-  for (Node& node : nodes_) std::replace(node.inputs.begin(), node.inputs.end(), old_value, new_value);
+  if (old_value == new_value) return;
+  std::vector<NodeId>& readers = readers_[static_cast<size_t>(new_value)];
+  for (const NodeId id : std::exchange(readers_[static_cast<size_t>(old_value)], {})) {
+    std::replace(node(id).inputs.begin(), node(id).inputs.end(), old_value, new_value);
+    readers.push_back(id);
+  }
   for (Border& border : outputs)
     if (border.value == old_value) border.value = new_value;
+  if (value(old_value).data != value(new_value).data) renew_data({new_value});
 }
 
 std::vector<NodeId> Graph::order() {
@@ -279,11 +310,22 @@ std::vector<NodeId> Graph::order() {
   return sorted;
 }
 
+void Graph::drop(std::span<const NodeId> operands_first) {
+  for (size_t i = operands_first.size(); i-- > 0;) {
+    Node& each = node(operands_first[i]);
+    each.dead = each.dead || std::all_of(each.outputs.begin(), each.outputs.end(),
+                                         [&](ValueId output) { return output == no_value || readers(output).empty(); });
+  }
+}
+
 std::vector<NodeId> Graph::readers(ValueId id) const {
   std::vector<NodeId> all;
-  for (size_t i = 0; i < nodes_.size(); ++i)
-    if (!nodes_[i].dead && std::find(nodes_[i].inputs.begin(), nodes_[i].inputs.end(), id) != nodes_[i].inputs.end())
-      all.push_back(static_cast<NodeId>(i));
+  for (const NodeId reader : readers_[static_cast<size_t>(id)]) {
+    const std::vector<ValueId>& inputs = node(reader).inputs;
+    if (!node(reader).dead && std::find(inputs.begin(), inputs.end(), id) != inputs.end()) all.push_back(reader);
+  }
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
   for (const Border& border : outputs)
     if (border.value == id) all.push_back(-1);
   return all;
@@ -309,12 +351,16 @@ void Graph::substitute(const std::string& name, const Expression& value) {
 }
 
 void Graph::renew(const std::function<void(Expression&)>& renew) {
-  for (Value& each : values_) {
+  std::vector<ValueId> no_data;
+  for (size_t i = 0; i < values_.size(); ++i) {
+    Value& each = values_[i];
     std::for_each(each.dims.begin(), each.dims.end(), renew);
     if (!each.symbols || each.constant) continue;
     std::for_each(each.symbols->begin(), each.symbols->end(), renew);
     each.constant = constant_of(*constant_dims(each.dims), *each.symbols);
+    if (each.constant && std::exchange(each.data, false)) no_data.push_back(static_cast<ValueId>(i));
   }
+  renew_data(std::move(no_data));
   for (Node& each : nodes_) for_each_expression(each.operation, renew);
   if (position) renew(position->step);
   std::vector<Constraint> kept;

@@ -57,6 +57,7 @@ struct Value {
   Type type = Type::f32;
   Dims dims;
   NodeId producer = -1;  // -1: an input or a constant
+  bool data = false;     // depends on an input's elements: not a constant, nor a function of dimensions alone
   std::optional<Literal> constant;
   /// Elements of a small integer tensor as expressions, row-major: shape arithmetic. Present for constants of up to 64
   /// integers too.
@@ -268,6 +269,9 @@ class Graph {
 
   /// Nodes that an output depends on, operands before readers; the others are dropped.
   std::vector<NodeId> order();
+  /// Drops nodes that nobody reads, the last of the list first. With it a pass keeps the graph as order() leaves it,
+  /// without going through all of it.
+  void drop(std::span<const NodeId> operands_first);
   /// Readers of a value, in the graph's order; an output of the graph counts as a reader -1.
   std::vector<NodeId> readers(ValueId id) const;
 
@@ -285,6 +289,9 @@ class Graph {
 
  private:
   ValueId append(Value value);
+  bool depends_on_data(const Node& node) const;
+  /// Value::data of what reads these, and of what reads that.
+  void renew_data(std::vector<ValueId> changed);
   void substitute(const std::string& name, const Expression& value);
   /// True where "tokens" and "min(512, tokens)" are the same up to some size.
   bool bound(const Expression& a, const Expression& b, const std::string& where);
@@ -295,6 +302,7 @@ class Graph {
 
   std::vector<Value> values_;
   std::vector<Node> nodes_;
+  std::vector<std::vector<NodeId>> readers_;  // of each value, in any order; some may read it no more
   int64_t given_ = 0, folded_ = 0;  // elements of constants that came from outside, and that folding made
   std::vector<std::pair<std::string, Expression>> substitutions_;  // in the order they were made
 };

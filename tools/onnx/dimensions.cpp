@@ -85,18 +85,14 @@ Option read_option(const std::string& text) {
 
 class Binder {
  public:
-  Binder(const std::vector<const onnx::ValueInfo*>& inputs, const std::string& command, std::vector<std::string>& notes)
-      : inputs_(inputs), command_(command), notes_(notes) {}
+  Binder(const std::vector<const onnx::ValueInfo*>& inputs, const DimensionOptions& options,
+         std::vector<std::string> problems, std::vector<std::string>& notes)
+      : inputs_(inputs), options_(options), notes_(notes), problems_(std::move(problems)) {}
 
-  BoundInputs run(const std::vector<std::string>& options, const std::vector<std::string>& limits) {
+  BoundInputs run() {
     name_dimensions();
-    for (const std::string& option : options) {
-      try {
-        apply(read_option(option), option);
-      } catch (const Error& e) {
-        problems_.push_back(e.what());
-      }
-    }
+    for (const std::string& option : options_.dims) attempt([&] { apply(read_option(option), option); });
+    for (const PinnedSize& pin : options_.pinned) attempt([&] { apply(pin); });
     if (!problems_.empty()) throw Error(Fault::command_line, problems_);
     settle_batches();
     ask_for_unbound();
@@ -113,18 +109,22 @@ class Binder {
       }
     }
     for (size_t i = 0; i < inputs_.size(); ++i) check_positive(i, result);
-    for (const std::string& limit : limits) {
-      try {
-        add_limit(limit, result);
-      } catch (const Error& e) {
-        problems_.push_back(e.what());
-      }
-    }
+    for (const std::string& limit : options_.limits) attempt([&] { add_limit(limit, result); });
+    for (const PinnedSize& pin : options_.pinned) attempt([&] { check_pinned(pin, result); });
     if (!problems_.empty()) throw Error(Fault::command_line, problems_);
     return result;
   }
 
  private:
+  template <class Stage>
+  void attempt(const Stage& stage) {
+    try {
+      stage();
+    } catch (const Error& e) {
+      problems_.push_back(e.what());
+    }
+  }
+
   void name_dimensions() {
     for (const onnx::ValueInfo* input : inputs_) {
       Dims& dims = dims_.emplace_back();
@@ -155,7 +155,36 @@ class Binder {
   void apply(const Option& option, const std::string& text) {
     const std::string name = find(option.target, text);
     const auto [entry, is_new] = bound_.try_emplace(name, Dimension{name, option.lower, option.upper});
-    if (!is_new) throw wrong("--dim {}: '{}' is given twice", text, name);
+    const std::string& first = given_.try_emplace(name, "--dim " + text).first->second;
+    if (entry->second.lower != option.lower || entry->second.upper != option.upper)
+      throw wrong("--dim {}: '{}' has other bounds by {}", text, name, first);
+  }
+
+  void apply(const PinnedSize& pin) {
+    const auto name = name_of(expression_of(pin.text));
+    if (!name) return;
+    const auto [entry, is_new] = bound_.try_emplace(*name, Dimension{*name, pin.size, pin.size});
+    const std::string& first = given_.try_emplace(*name, pin.option).first->second;
+    if (pin.size < entry->second.lower || pin.size > entry->second.upper)
+      throw wrong("{}: '{}' is {} in the file, and has other bounds by {}", pin.option, *name, pin.size, first);
+    entry->second.lower = entry->second.upper = pin.size;
+  }
+
+  /// A size such as "past + 1".
+  void check_pinned(const PinnedSize& pin, BoundInputs& result) const {
+    Expression size = expression_of(pin.text);
+    std::vector<std::string> names;
+    size.collect(names);
+    for (const std::string& name : names) {
+      const auto found = bound_.find(name);
+      if (found == bound_.end()) return;  // of no other input
+      if (found->second.lower == found->second.upper) size = size.substitute(name, found->second.lower);
+    }
+    const auto [lower, upper] = size.range(result.dimensions);
+    if (pin.size < lower || pin.size > upper)
+      throw wrong("{}: a size is {} in the file, and '{}' runs from {} to {} under the given bounds", pin.option,
+                  pin.size, pin.text, lower, upper);
+    if (!size.constant()) result.limits.push_back({Constraint::Relation::equal, size, pin.size});
   }
 
   std::string find(const std::string& target, const std::string& text) const {
@@ -178,7 +207,7 @@ class Binder {
       if (input->name == target)
         throw wrong("--dim {}: '{}' is an input: write {}:AXIS=N or {}:AXIS=LO..HI", text, target, target, target);
     if (names_.empty()) throw wrong("--dim {}: all sizes of this model are fixed", text);
-    throw wrong("--dim {}: there is no dimension '{}'; this model has {}", text, target, fmt::join(names_, ", "));
+    throw wrong("--dim {}: there is no dimension '{}'; this model has {}", text, target, likest_first(name, names_));
   }
 
   void settle_batches() {
@@ -204,10 +233,27 @@ class Binder {
     for (const std::string& name : names_) {
       if (bound_.count(name)) continue;
       options += fmt::format(" --dim {}=1..128", name);
-      names += (names.empty() ? "" : ", ") + name;
+      names += fmt::format("{}{} ({})", names.empty() ? "" : ", ", name, axes_of(name));
     }
     if (options.empty()) return;
-    throw wrong("bounds are needed for {}; with your own numbers: {}{}", names, command_, options);
+    throw wrong("bounds are needed for {}; with your own numbers: {}{}", names, options_.command, options);
+  }
+
+  /// "input_ids axis 1, attention_mask axis 1: past + tokens"
+  std::string axes_of(const std::string& name) const {
+    constexpr size_t most = 4;
+    std::vector<std::string> axes;
+    for (size_t i = 0; i < inputs_.size(); ++i)
+      for (size_t axis = 0; axis < dims_[i].size(); ++axis) {
+        std::vector<std::string> names;
+        dims_[i][axis].collect(names);
+        if (std::find(names.begin(), names.end(), name) == names.end()) continue;
+        axes.push_back(fmt::format("{} axis {}", inputs_[i]->name, axis));
+        if (!name_of(dims_[i][axis])) axes.back() += fmt::format(": {}", (*inputs_[i]->axes)[axis].text);
+      }
+    const size_t more = axes.size() - std::min(axes.size(), most);
+    axes.resize(axes.size() - more);
+    return fmt::format("{}{}", fmt::join(axes, ", "), more == 0 ? "" : fmt::format(" and {} more", more));
   }
 
   /// "past - 1" with past = 0..8 is no size.
@@ -240,7 +286,8 @@ class Binder {
       for (const std::string& name : names) {
         if (!known_.count(name) && names_.empty()) throw wrong("--limit {}: all sizes of this model are fixed", text);
         if (!known_.count(name))
-          throw wrong("--limit {}: there is no dimension '{}'; this model has {}", text, name, fmt::join(names_, ", "));
+          throw wrong("--limit {}: there is no dimension '{}'; this model has {}", text, name,
+                      likest_first(name, names_));
         const Dimension& dimension = bound_.at(name);
         if (dimension.lower == dimension.upper) parsed = parsed->substitute(name, dimension.lower);
       }
@@ -256,21 +303,21 @@ class Binder {
   }
 
   const std::vector<const onnx::ValueInfo*>& inputs_;
-  const std::string& command_;
+  const DimensionOptions& options_;
   std::vector<std::string>& notes_;
   std::vector<Dims> dims_;
   std::vector<std::string> names_;  // in the order of the inputs; an axis without a text is INPUT:AXIS
   std::set<std::string> known_;     // the same
   std::map<std::string, Dimension> bound_;
+  std::map<std::string, std::string> given_;  // the option that bound it
   std::vector<std::string> problems_;
 };
 
 }  // namespace
 
-BoundInputs bind_dimensions(const std::vector<const onnx::ValueInfo*>& inputs, const std::vector<std::string>& options,
-                            const std::vector<std::string>& limits, const std::string& command,
-                            std::vector<std::string>& notes) {
-  return Binder(inputs, command, notes).run(options, limits);
+BoundInputs bind_dimensions(const std::vector<const onnx::ValueInfo*>& inputs, const DimensionOptions& options,
+                            std::vector<std::string> problems, std::vector<std::string>& notes) {
+  return Binder(inputs, options, std::move(problems), notes).run();
 }
 
 }  // namespace heed::tools

@@ -101,8 +101,9 @@ class Importer {
   }
 
   Graph run() {
-    const Settings settings(model_.graph.inputs, options_.sets);
-    const std::vector<StatePair> pairs = pair_states(model_.graph.inputs, model_.graph.outputs, options_.states);
+    std::vector<std::string> wrong;  // options
+    const Settings settings(model_.graph.inputs, options_.sets, wrong);
+    const std::vector<StatePair> pairs = pair_states(model_.graph.inputs, model_.graph.outputs, options_.states, wrong);
     for (const onnx::ValueInfo& input : settings.inputs()) {
       const bool state =
           std::any_of(pairs.begin(), pairs.end(), [&](const auto& pair) { return pair.input == input.name; });
@@ -115,7 +116,7 @@ class Importer {
     check_inputs();
     refuse_problems();
     Scope scope{{}, {}, &model_.opsets, "", 0, nullptr};
-    add_inputs(settings, scope);
+    add_inputs(settings, std::move(wrong), scope);
     lower_all(model_.graph.nodes, live_, scope);
     add_outputs(scope);
     refuse_problems();
@@ -203,12 +204,13 @@ class Importer {
     if (model_.graph.outputs.empty()) problem("the graph has no outputs");
   }
 
-  void add_inputs(const Settings& settings, Scope& scope) {
-    BoundInputs bound = bind_dimensions(inputs_, options_.dims, options_.limits, options_.command, notes_);
+  void add_inputs(const Settings& settings, std::vector<std::string> wrong, Scope& scope) {
+    BoundInputs bound = bind_dimensions(inputs_, {options_.dims, options_.limits, settings.pinned(), options_.command},
+                                        std::move(wrong), notes_);
     graph_.dimensions = std::move(bound.dimensions);
     for (const Constraint& limit : bound.limits) {
       if (limit.relation == Constraint::Relation::equal)
-        graph_.unify(limit.left, limit.right, "--limit");
+        graph_.unify(limit.left, limit.right, "--limit");  // or a size of --set
       else
         graph_.constraints.push_back(limit);
     }

@@ -1,6 +1,7 @@
 #include "tools/onnx/lowering.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "tools/error.h"
 
@@ -282,6 +283,17 @@ ValueId Lowering::cast(ValueId x, DataType from, DataType to) {
     case Type::f32:
       return map(source == Type::i32 ? Step::i_to_f : Step::b_to_f, {x});
     case Type::i32:
+      if (const auto& constant = graph.value(x).constant; constant && source == Type::f32) {
+        const auto fits = [](float value) { return value >= -0x1p63F && value < 0x1p63F; };
+        const auto floats = constant->floats();
+        const auto first = std::find_if_not(floats.begin(), floats.end(), fits);
+        if (first != floats.end())
+          graph.notes.push_back(fmt::format("'{}' casts the constant {} to {}, which it does not fit: it is {} here",
+                                            name, *first, onnx::name(to),
+                                            std::isnan(*first) ? "0"
+                                            : *first < 0       ? "the smallest"
+                                                               : "the largest"));
+      }
       return source == Type::f32 ? wrap(map(Step::f_to_i, {x}), to) : map(Step::b_to_i, {x});
     default:
       return map(source == Type::f32 ? Step::f_to_b : Step::i_to_b, {x});

@@ -49,7 +49,8 @@ onnx::DataType type_of(ArrayType type) {
 }
 
 /// The file's array, and its sizes in the place of the input's.
-Literal from_file(const std::string& option, const std::string& path, onnx::ValueInfo& input) {
+Literal from_file(const std::string& option, const std::string& path, onnx::ValueInfo& input,
+                  std::vector<PinnedSize>& pinned) {
   const Array array = read_npy(path);
   onnx::Tensor tensor;
   tensor.name = input.name;
@@ -71,7 +72,10 @@ Literal from_file(const std::string& option, const std::string& path, onnx::Valu
     throw wrong(option, "the file's shape is [{}], the input's [{}]", fmt::join(array.dims, ", "),
                 fmt::join(sizes, ", "));
   }
-  for (size_t i = 0; i < axes.size(); ++i) axes[i] = {array.dims[i], {}};
+  for (size_t i = 0; i < axes.size(); ++i) {
+    if (!axes[i].size && !axes[i].text.empty()) pinned.push_back({axes[i].text, array.dims[i], "--set " + option});
+    axes[i] = {array.dims[i], {}};
+  }
   switch (inside.type) {  // in memory of its own: the array ends here
     case Type::f32:
       return Literal::of(inside.dims, std::vector<float>(inside.floats().begin(), inside.floats().end()));
@@ -85,9 +89,9 @@ Literal from_file(const std::string& option, const std::string& path, onnx::Valu
 
 }  // namespace
 
-Settings::Settings(const std::vector<onnx::ValueInfo>& inputs, const std::vector<std::string>& options)
+Settings::Settings(const std::vector<onnx::ValueInfo>& inputs, const std::vector<std::string>& options,
+                   std::vector<std::string>& problems)
     : inputs_(inputs) {
-  std::vector<std::string> problems;
   for (const std::string& option : options) {
     try {
       // A name may hold a "=", a value does not.
@@ -98,19 +102,19 @@ Settings::Settings(const std::vector<onnx::ValueInfo>& inputs, const std::vector
       const auto input =
           std::find_if(inputs_.begin(), inputs_.end(), [&](const auto& each) { return each.name == name; });
       if (input == inputs_.end()) {
-        std::vector<std::string_view> names;
-        for (const onnx::ValueInfo& each : inputs_) names.push_back(each.name);
-        throw wrong(option, "there is no input '{}'; this model has {}", name, fmt::join(names, ", "));
+        std::vector<std::string> names;
+        for (const onnx::ValueInfo& each : inputs_) names.emplace_back(each.name);
+        throw wrong(option, "there is no input '{}'; this model has {}", name, likest_first(name, std::move(names)));
       }
       if (!onnx::device_type(input->type) || !input->axes)
         throw wrong(option, "the input '{}' is of type {}, which is not supported", name, onnx::name(input->type));
-      Literal literal = value.ends_with(".npy") ? from_file(option, value, *input) : scalar(option, value, *input);
-      if (!values_.try_emplace(name, std::move(literal)).second) throw wrong(option, "'{}' is set twice", name);
+      if (has(name)) throw wrong(option, "'{}' is set twice", name);
+      values_.emplace(
+          name, value.ends_with(".npy") ? from_file(option, value, *input, pinned_) : scalar(option, value, *input));
     } catch (const Error& e) {
       problems.insert(problems.end(), e.problems().begin(), e.problems().end());
     }
   }
-  if (!problems.empty()) throw Error(Fault::command_line, problems);
 }
 
 }  // namespace heed::tools

@@ -1,7 +1,6 @@
 #include "tools/onnx/state.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cctype>
@@ -82,10 +81,10 @@ const onnx::ValueInfo* find(const std::vector<onnx::ValueInfo>& all, std::string
   return found == all.end() ? nullptr : &*found;
 }
 
-std::string names(const std::vector<onnx::ValueInfo>& all) {
-  std::vector<std::string_view> list;
-  for (const onnx::ValueInfo& each : all) list.push_back(each.name);
-  return fmt::format("{}", fmt::join(list, ", "));
+std::string names(const std::vector<onnx::ValueInfo>& all, std::string_view wrong) {
+  std::vector<std::string> list;
+  for (const onnx::ValueInfo& each : all) list.emplace_back(each.name);
+  return likest_first(wrong, std::move(list));
 }
 
 /// Sizes that are numbers on both sides agree.
@@ -101,16 +100,14 @@ class Pairing {
   Pairing(const std::vector<onnx::ValueInfo>& inputs, const std::vector<onnx::ValueInfo>& outputs)
       : inputs_(inputs), outputs_(outputs) {}
 
-  std::vector<StatePair> run(const std::vector<std::string>& options) {
+  std::vector<StatePair> run(const std::vector<std::string>& options, std::vector<std::string>& problems) {
     bool by_name = true;
-    std::vector<std::string> problems;
     for (const std::string& option : options) {
       if (option == "none")
         by_name = false;
       else
         asked_for(option, problems);
     }
-    if (!problems.empty()) throw Error(Fault::command_line, problems);
     if (by_name) {
       for (const Usual& form : usual) look_for(form);
       look_for_stacks();
@@ -143,8 +140,9 @@ class Pairing {
     }
     if (!absent.empty())
       wrong(fmt::format("there is no output '{}'{}; this model has {}", absent[0],
-                        absent.size() > 1 ? fmt::format(" (nor {} more)", absent.size() - 1) : "", names(outputs_)));
-    if (!any) wrong(fmt::format("there is no input '{}'; this model has {}", in, names(inputs_)));
+                        absent.size() > 1 ? fmt::format(" (nor {} more)", absent.size() - 1) : "",
+                        names(outputs_, absent[0])));
+    if (!any) wrong(fmt::format("there is no input '{}'; this model has {}", in, names(inputs_, in)));
   }
 
   void look_for(const Usual& form) {
@@ -289,9 +287,9 @@ class Declaration {
 }  // namespace
 
 std::vector<StatePair> pair_states(const std::vector<onnx::ValueInfo>& inputs,
-                                   const std::vector<onnx::ValueInfo>& outputs,
-                                   const std::vector<std::string>& options) {
-  return Pairing(inputs, outputs).run(options);
+                                   const std::vector<onnx::ValueInfo>& outputs, const std::vector<std::string>& options,
+                                   std::vector<std::string>& problems) {
+  return Pairing(inputs, outputs).run(options, problems);
 }
 
 void declare_states(Graph& graph, const std::vector<StatePair>& pairs) {

@@ -14,10 +14,10 @@ struct StatePair {
 };
 
 /// `options` are `IN=OUT`, where a * on both sides stands for the same text, or `none`: then names alone make no pair.
-/// Throws Error(command_line) with every option that names no pair.
+/// `problems` gets every option that names no pair.
 std::vector<StatePair> pair_states(const std::vector<onnx::ValueInfo>& inputs,
-                                   const std::vector<onnx::ValueInfo>& outputs,
-                                   const std::vector<std::string>& options);
+                                   const std::vector<onnx::ValueInfo>& outputs, const std::vector<std::string>& options,
+                                   std::vector<std::string>& problems);
 
 /// Declares the pairs as the graph's state, where types and shapes allow it. A pair's axis that grows makes its
 /// dimension the position. Throws Error(command_line) with every pair that was asked for and does not fit; one that was

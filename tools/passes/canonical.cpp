@@ -90,6 +90,18 @@ Result neutral_operands(Graph& graph, ValueId out) {
   }
 }
 
+// Zeros times finite weights are zeros.
+Result products_of_zeros(Graph& graph, ValueId out) {
+  if (!made_by<Matmul>(graph, out) || producer(graph, out)->inputs.size() != 2) return std::nullopt;
+  const auto& weights = graph.value(producer(graph, out)->inputs[1]).constant;
+  if (made_by<Matmul>(graph, out)->activation != Activation::none || !weights ||
+      !is_uniform(graph, producer(graph, out)->inputs[0], 0) ||
+      !std::all_of(weights->floats().begin(), weights->floats().end(), [](float each) { return std::isfinite(each); }))
+    return std::nullopt;
+  const Builder build(graph, out);
+  return build.expand(build.scalar(0), build.dims(out));
+}
+
 // (x + c) + d is x + (c + d).
 Result constant_sums(Graph& graph, ValueId out) {
   const auto* outer = operands_of(graph, out, Step::f_add);
@@ -543,6 +555,56 @@ Result slices_of_joins(Graph& graph, ValueId out) {
   return std::nullopt;
 }
 
+// Steps of a tensor (slices of size 1 along an axis, reshaped or not) that are stacked in their order are a slice of
+// it.
+Result stacks_of_slices(Graph& graph, ValueId out) {
+  const auto* concat = made_by<Concat>(graph, out);
+  if (concat == nullptr || producer(graph, out)->inputs.size() < 2) return std::nullopt;
+  const std::vector<ValueId> steps = producer(graph, out)->inputs;
+  const auto along = static_cast<size_t>(concat->axis);
+  const auto slice_of = [&](ValueId id) {
+    if (made_by<Reshape>(graph, id)) id = producer(graph, id)->inputs[0];
+    return made_by<Slice>(graph, id) ? producer(graph, id) : nullptr;
+  };
+  const Node *first = slice_of(steps[0]), *second = slice_of(steps[1]);
+  if (first == nullptr || second == nullptr || first->inputs != second->inputs) return std::nullopt;
+  const ValueId x = first->inputs[0];
+  Slice slice = std::get<Slice>(first->operation);
+  const std::vector<Expression>& next_starts = std::get<Slice>(second->operation).starts;
+  size_t axis = 0;
+  while (axis < next_starts.size() && slice.starts[axis] == next_starts[axis]) ++axis;
+  if (axis == next_starts.size() || !slice.dims[axis].is_constant(1)) return std::nullopt;
+  const auto start = slice.starts[axis].constant(), next = next_starts[axis].constant();
+  const Dims own = graph.value(steps[0]).dims;
+  if (!start || !next || !own[along].is_constant(1)) return std::nullopt;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    std::vector<Expression> starts = slice.starts;
+    starts[axis] = *start + static_cast<int64_t>(i) * (*next - *start);
+    const Node* node = slice_of(steps[i]);
+    if (node == nullptr || node->inputs[0] != x || !(graph.value(steps[i]).dims == own)) return std::nullopt;
+    const auto& each = std::get<Slice>(node->operation);
+    if (!(each.starts == starts) || !(each.dims == slice.dims) || each.steps != slice.steps) return std::nullopt;
+  }
+  const auto without_ones = [](const Dims& dims, size_t end) {
+    Dims kept;
+    std::copy_if(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(end), std::back_inserter(kept),
+                 [](const Expression& size) { return !size.is_constant(1); });
+    return kept;
+  };
+  if (!(without_ones(slice.dims, slice.dims.size()) == without_ones(own, own.size()))) return std::nullopt;
+  std::vector<int> order;  // of x's axes: that of the steps goes where they are stacked
+  for (size_t i = 0; i < slice.dims.size(); ++i)
+    if (i != axis) order.push_back(static_cast<int>(i));
+  auto place = order.begin();
+  for (size_t ahead = without_ones(own, along).size(); ahead > 0; ++place)
+    ahead -= !slice.dims[static_cast<size_t>(*place)].is_constant(1);
+  order.insert(place, static_cast<int>(axis));
+  slice.steps[axis] = *next - *start;
+  slice.dims[axis] = static_cast<int64_t>(steps.size());
+  const Builder build(graph, out);
+  return build.reshape(build.transpose(build.add(slice, {x}), order), build.dims(out));
+}
+
 // Rows of a product with constant weights stay in the shape they came in.
 Result reshapes_sink_below_products(Graph& graph, ValueId out) {
   const auto* matmul = made_by<Matmul>(graph, out);
@@ -758,6 +820,7 @@ using Rewrite = Result (*)(Graph& graph, ValueId out);
 constexpr Rewrite rewrites[] = {
     constants_last,
     neutral_operands,
+    products_of_zeros,
     constant_sums,
     powers,
     reciprocals,
@@ -771,6 +834,7 @@ constexpr Rewrite rewrites[] = {
     views_sink_below_maps,
     transposes_sink,
     slices_of_joins,
+    stacks_of_slices,
     reshapes_sink_below_products,
     reshapes_sink_below_reductions,
     needless_expands,

@@ -301,6 +301,7 @@ class Fuser {
     read_masks();
     set_positions(attention);
 
+    if (finite_padding_) note_padding();
     ValueId y = build_.add(attention, operands(*heads));
     // The guard after softmax gives a row of zeros where every key is hidden, as the operation does for booleans and
     // positions; an additive bias of -inf alone is told here.
@@ -564,6 +565,7 @@ class Fuser {
     // Of keys alone the finite mask is key padding too: only a sample that hides every key gives zeros, not a mean.
     ValueId& place = of_keys ? padding_ : mask.finite ? finite_mask_ : mask_;
     if (of_keys) kept = build_.reshape(kept, {dims[0], dims[3]});
+    if (of_keys && mask.finite) finite_padding_ = true;
     place = place == no_value ? kept : build_.map(Step::b_and, {place, kept});
   }
 
@@ -591,6 +593,14 @@ class Fuser {
     return true;
   }
 
+  void note_padding() const {
+    const char* note =
+        "attention: the padding that the graph adds as a large negative number is a vector of keys here; a row whose "
+        "keys are all hidden gives zeros, where onnxruntime gives the mean of the values";
+    if (std::find(graph_.notes.begin(), graph_.notes.end(), note) == graph_.notes.end())
+      graph_.notes.emplace_back(note);
+  }
+
   // What queries see by their positions, as the operation says it.
   void set_positions(Attention& attention) const {
     attention.causal = seen_.last.has_value();
@@ -616,6 +626,7 @@ class Fuser {
   bool guarded_ = false;
   Scores scores_;
   Dims level_, batch_;
+  bool finite_padding_ = false;
   ValueId bias_ = no_value, mask_ = no_value, finite_mask_ = no_value, padding_ = no_value;
   Geometry seen_;
   ValueId guard_on_ = no_value;  // the part of the bias that may be -inf for a whole row
@@ -652,7 +663,7 @@ Miss unlike_scores(const Graph& graph, ValueId scores) {
   return miss;
 }
 
-std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return Fuser(graph, root, miss).run();
 }
 

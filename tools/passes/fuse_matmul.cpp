@@ -62,7 +62,7 @@ std::optional<Product> read_sums(const Graph& graph, ValueId id) {
 
 }  // namespace
 
-std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>&) {
   const Map* map = made_by<Map>(graph, root);
   if (map == nullptr) return std::nullopt;
   const Activation activation = activation_of(map->step);
@@ -86,7 +86,7 @@ std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Mis
 }
 
 // One-hot rows times a matrix with constant rows are those rows. An index that no column stands for has a row of zeros.
-std::optional<ValueId> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>&) {
   const auto* matmul = made_by<Matmul>(graph, root);
   if (matmul == nullptr || matmul->activation != Activation::none || producer(graph, root)->inputs.size() != 2)
     return std::nullopt;
@@ -124,7 +124,7 @@ std::optional<ValueId> fuse_one_hot(Graph& graph, ValueId root, std::optional<Mi
 }
 
 // sum over t of w[.., t, .., 1] * x[.., t, .., c] is w' x, t moved before the last axis.
-std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>&) {
   const auto* sum = made_by<Reduce>(graph, root);
   if (sum == nullptr || sum->kind != Reduction::sum || graph.value(root).type != Type::f32) return std::nullopt;
   const ValueId operand = producer(graph, root)->inputs[0];

@@ -357,7 +357,7 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, Normalization kind, std:
   if (!with_scale) result = build.map(Step::f_mul, {result, tail.scale});
   if (!with_bias && tail.bias != no_value) result = build.map(Step::f_add, {result, tail.bias});
   result = build.reshape(result, build.dims(root));
-  if (!check_fusion(graph, root, result, first_new).same) return std::nullopt;
+  if (!check_fusion(graph, {{root, result}}, first_new).same) return std::nullopt;
   return result;
 }
 
@@ -385,15 +385,15 @@ std::optional<Miss> unlike_softmax(const Graph& graph, ValueId above, ValueId be
 
 }  // namespace
 
-std::optional<ValueId> fuse_layer_norm(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_layer_norm(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return fuse(graph, root, Normalization::layer, miss);
 }
-std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_rms_norm(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return fuse(graph, root, Normalization::rms, miss);
 }
 
 // exp(x - max) / sum of exp(x - max), over one axis; also without the maximum, which only guards against overflow.
-std::optional<ValueId> fuse_softmax(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_softmax(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   for (const auto& [above, below] : ratios(graph, root)) {
     const auto* exponential = operands_of(graph, above, Step::f_exp);
     const auto* sum = made_by<Reduce>(graph, below);

@@ -331,7 +331,7 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, int tail, std::optional<
 }  // namespace
 
 // Pairs are stacked along an axis of their own, or channels are joined or added along the last one.
-std::optional<ValueId> fuse_rope(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_rope(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   const bool sum = operands_of(graph, root, Step::f_add) || operands_of(graph, root, Step::f_sub);
   const bool joined = made_by<Concat>(graph, root) != nullptr;
   if (!sum && !joined) return std::nullopt;

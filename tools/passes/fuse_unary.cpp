@@ -56,10 +56,14 @@ class OnGrid {
 // Two functions are one where they agree to float precision. Where the tree overflows, it is only the worse way to
 // write it.
 bool agree(const Literal& found, Step step) {
-  const Literal x = Literal::of({static_cast<int64_t>(grid().size())}, grid());
-  Node node;
-  node.operation = Map{step};
-  const Literal expected = evaluate(node, {&x}, {})[0];
+  static std::map<Step, Literal> known;
+  Literal& expected = known[step];
+  if (expected.data == nullptr) {
+    const Literal x = Literal::of({static_cast<int64_t>(grid().size())}, grid());
+    Node node;
+    node.operation = Map{step};
+    expected = evaluate(node, {&x}, {})[0];
+  }
   if (found.dims != expected.dims) return false;
   for (size_t i = 0; i < grid().size(); ++i) {
     const double a = found.floats()[i], b = expected.floats()[i];
@@ -76,25 +80,42 @@ bool uses(const Graph& graph, const std::vector<NodeId>& nodes, std::initializer
   });
 }
 
+// Whether a tree of so few maps that ends in `root` can have one of the steps: cheaper than to look for the tree.
+bool may_use(const Graph& graph, ValueId root, std::initializer_list<Step> steps) {
+  std::vector<ValueId> seen{root};  // breadth first
+  for (size_t depth = 0, next = 0; depth < most_nodes && seen.size() < 4 * most_nodes; ++depth)
+    for (const size_t end = seen.size(); next < end; ++next) {
+      const Map* map = made_by<Map>(graph, seen[next]);
+      if (map == nullptr) continue;
+      if (std::find(steps.begin(), steps.end(), map->step) != steps.end()) return true;
+      for (const ValueId input : producer(graph, seen[next])->inputs)
+        if (std::find(seen.begin(), seen.end(), input) == seen.end()) seen.push_back(input);
+    }
+  return seen.size() >= 4 * most_nodes;
+}
+
 // The values that a tree of maps ending in `root` is a function of, the nearest last.
 std::vector<ValueId> arguments(const Graph& graph, ValueId root) {
-  std::vector<ValueId> found, front{root};
+  std::vector<ValueId> found, front{root}, stack, seen;
   const auto reaches = [&](ValueId from, ValueId to) {  // through maps alone
-    std::vector<ValueId> stack{from};
-    std::set<ValueId> seen;
+    stack.assign(1, from);
+    seen.clear();
     while (!stack.empty() && seen.size() < 4 * most_nodes) {
       const ValueId id = stack.back();
       stack.pop_back();
       if (id == to) return true;
-      if (made_by<Map>(graph, id) && seen.insert(id).second)
-        stack.insert(stack.end(), producer(graph, id)->inputs.begin(), producer(graph, id)->inputs.end());
+      if (!made_by<Map>(graph, id) || std::find(seen.begin(), seen.end(), id) != seen.end()) continue;
+      seen.push_back(id);
+      stack.insert(stack.end(), producer(graph, id)->inputs.begin(), producer(graph, id)->inputs.end());
     }
     return false;
   };
+  const auto opens = [&](ValueId id) { return made_by<Map>(graph, id) && graph.value(id).type != Type::i32; };
   for (size_t nodes = 0; nodes < most_nodes; ++nodes) {
+    if (std::count_if(front.begin(), front.end(), opens) + 1 < std::ssize(front)) break;  // it closes no more
     // Open the value that no other one of the front is made of, so that the front closes again where the tree does.
     const auto next = std::find_if(front.begin(), front.end(), [&](ValueId id) {
-      return made_by<Map>(graph, id) && graph.value(id).type != Type::i32 &&
+      return opens(id) &&
              std::none_of(front.begin(), front.end(), [&](ValueId other) { return other != id && reaches(other, id); });
     });
     if (next == front.end()) break;
@@ -110,7 +131,8 @@ std::vector<ValueId> arguments(const Graph& graph, ValueId root) {
 
 std::optional<ValueId> fuse(Graph& graph, ValueId root, Step step, std::initializer_list<Step> ingredients) {
   const Map* map = made_by<Map>(graph, root);
-  if (map == nullptr || map->step == step || graph.value(root).type != Type::f32) return std::nullopt;
+  if (map == nullptr || map->step == step || graph.value(root).type != Type::f32 || !may_use(graph, root, ingredients))
+    return std::nullopt;
   for (const ValueId x : arguments(graph, root)) {
     if (graph.value(x).type != Type::f32 || !uses(graph, region(graph, root, {x}), ingredients)) continue;
     if (agree(OnGrid(graph, x).compute(root), step)) return Builder(graph, root).map(step, {x});
@@ -157,7 +179,8 @@ std::string formula(const Graph& graph, ValueId id, ValueId x) {
 
 // Where a function of one value that has the ingredients of a concept is another one.
 std::optional<Miss> unlike(const Graph& graph, ValueId root, const Gated& concept_) {
-  if (!made_by<Map>(graph, root) || graph.value(root).type != Type::f32) return std::nullopt;
+  if (!made_by<Map>(graph, root) || graph.value(root).type != Type::f32 || !may_use(graph, root, {concept_.step}))
+    return std::nullopt;
   for (const ValueId x : arguments(graph, root)) {
     const auto nodes = region(graph, root, {x});
     const auto f = std::find_if(nodes.begin(), nodes.end(), [&](NodeId id) {
@@ -205,22 +228,22 @@ std::optional<ValueId> fuse(Graph& graph, ValueId root, Step step, std::initiali
 
 }  // namespace
 
-std::optional<ValueId> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_sigmoid, {Step::f_exp, Step::f_tanh});
 }
-std::optional<ValueId> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_softplus, {Step::f_log});
 }
-std::optional<ValueId> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return fuse(graph, root, Step::f_silu, {Step::f_sigmoid, Step::f_exp, Step::f_tanh}, silu, miss);
 }
-std::optional<ValueId> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   return fuse(graph, root, Step::f_gelu_tanh, {Step::f_tanh, Step::f_sigmoid, Step::f_exp}, gelu_tanh, miss);
 }
-std::optional<ValueId> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>&) {
   return fuse(graph, root, Step::f_relu, {Step::f_max, Step::f_select});
 }
-std::optional<ValueId> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
+std::optional<Offer> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss) {
   const auto found = fuse(graph, root, Step::f_gelu, {Step::f_erf}, gelu, miss);
   if (!found && !miss && operands_of(graph, root, Step::f_erf))
     miss = Miss{root, in_words(graph, root) + " that is not multiplied by its own argument", gelu.formula, "",

@@ -81,7 +81,7 @@ std::optional<Windows> windows(const Literal& rows, const Sequence& x) {
 
 }  // namespace
 
-std::optional<ValueId> fuse_windows(Graph& graph, ValueId root, std::optional<Miss>&) {
+std::optional<Offer> fuse_windows(Graph& graph, ValueId root, std::optional<Miss>&) {
   constexpr int64_t most_places = int64_t{1} << 22;  // that floats number exactly, and quickly
   const auto* matmul = made_by<Matmul>(graph, root);
   if (matmul == nullptr || matmul->activation != Activation::none || producer(graph, root)->inputs.size() != 2)

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "tools/error.h"
@@ -14,19 +15,13 @@ namespace {
 
 // Larger concepts before their parts: SiLU before sigmoid; attention behind the sums that may be its products.
 constexpr Fusion concepts[] = {
-    {"gelu", fuse_gelu},
-    {"gelu_tanh", fuse_gelu_tanh},
-    {"silu", fuse_silu},
-    {"softplus", fuse_softplus},
-    {"sigmoid", fuse_sigmoid},
-    {"relu", fuse_relu},
-    {"softmax", fuse_softmax},
-    {"gather", fuse_one_hot},
-    {"conv", fuse_windows},
-    {"layer_norm", fuse_layer_norm},
-    {"rms_norm", fuse_rms_norm},
-    {"rope", fuse_rope},
-    {"weighted sum", fuse_weighted_sum},
+    {"gelu", fuse_gelu},           {"gelu_tanh", fuse_gelu_tanh},
+    {"silu", fuse_silu},           {"softplus", fuse_softplus},
+    {"sigmoid", fuse_sigmoid},     {"relu", fuse_relu},
+    {"softmax", fuse_softmax},     {"gather", fuse_one_hot},
+    {"conv", fuse_windows},        {"layer_norm", fuse_layer_norm},
+    {"rms_norm", fuse_rms_norm},   {"rope", fuse_rope},
+    {"recurrent", fuse_recurrent}, {"weighted sum", fuse_weighted_sum},
     {"attention", fuse_attention},
 };
 // Last, so that no mask becomes a product's residual, and what was left of a concept is explained as it was written.
@@ -39,31 +34,44 @@ NodeId main_node(const Graph& graph, ValueId after, NodeId first_new) {
                                                                                        : -1;
 }
 
-// Puts `after` in the place of `before` and collects the names of the ONNX nodes that are computed by it now. Where a
-// product or softmax of the region is still needed (somebody else reads it), the fusion would compute it twice: nothing
-// changes, and `kept` is that node.
-std::vector<std::string> install(Graph& graph, ValueId before, ValueId after, NodeId first_new, NodeId& kept) {
-  const std::vector<NodeId> old = region(graph, before, {});
-  const NodeId main = main_node(graph, after, first_new);
-  graph.replace(before, after);
-  graph.order();
+// What is left of an offer that was not taken.
+void drop_from(Graph& graph, NodeId first) {
+  std::vector<NodeId> offered(graph.node_count() - static_cast<size_t>(first));
+  std::iota(offered.begin(), offered.end(), first);
+  graph.drop(offered);
+}
+
+// Puts what comes after in the place of what was before and collects the names of the ONNX nodes that are computed by
+// it now. Where a product or softmax of the region is still needed (somebody else reads it), the fusion would compute
+// it twice: nothing changes, and `kept` is that node.
+std::vector<std::string> install(Graph& graph, const Replacements& replacements, NodeId first_new, NodeId& kept) {
+  std::vector<ValueId> all;
+  for (const auto& [before, after] : replacements) all.push_back(before);
+  const std::vector<NodeId> old = region(graph, all, built_on(graph, replacements, first_new));
+  const NodeId main = main_node(graph, replacements[0].second, first_new);
+  for (const auto& [before, after] : replacements) graph.replace(before, after);
+  drop_from(graph, first_new);
+  graph.drop(old);
   kept = -1;
   std::vector<std::string> absorbed;
-  const std::vector<NodeId> needed = main < 0 ? std::vector<NodeId>{} : region(graph, graph.node(main).outputs[0], {});
+  std::optional<std::vector<NodeId>> needed;
   for (const NodeId id : old) {
     if (!graph.node(id).dead) {
       const Operation& operation = graph.node(id).operation;
       const bool heavy = std::holds_alternative<Matmul>(operation) || std::holds_alternative<Conv>(operation) ||
                          std::holds_alternative<Softmax>(operation);
-      if (heavy && main >= 0 && std::find(needed.begin(), needed.end(), id) == needed.end()) kept = id;
+      if (!heavy || main < 0) continue;
+      if (!needed) needed = region(graph, graph.node(main).outputs[0], {});
+      if (std::find(needed->begin(), needed->end(), id) == needed->end()) kept = id;
       continue;
     }
     for (const std::string& name : graph.node(id).absorbed)
       if (std::find(absorbed.begin(), absorbed.end(), name) == absorbed.end()) absorbed.push_back(name);
   }
   if (kept >= 0) {
-    graph.replace(after, before);
-    graph.order();
+    for (const auto& [before, after] : replacements) graph.replace(after, before);
+    for (const NodeId id : old) graph.node(id).dead = false;
+    drop_from(graph, first_new);
     return {};
   }
   if (main >= 0) graph.node(main).absorbed = absorbed;
@@ -121,11 +129,13 @@ void visit(Graph& graph, const Fusion& fusion, bool explains, Report& report) {
     const auto first_new = static_cast<NodeId>(graph.node_count());
     std::optional<Miss> miss;
     const auto offer = fusion.fuse(graph, root, miss);
-    if (offer && *offer != root) {
-      const Check check = check_fusion(graph, root, *offer, first_new);
+    if (offer && offer->value != root) {
+      Replacements replacements{{root, offer->value}};
+      replacements.insert(replacements.end(), offer->others.begin(), offer->others.end());
+      const Check check = check_fusion(graph, replacements, first_new);
       if (check.same) {
         NodeId kept = -1;
-        const auto absorbed = install(graph, root, *offer, first_new, kept);
+        const auto absorbed = install(graph, replacements, first_new, kept);
         if (kept < 0)
           report.fused.push_back({fusion.concept_name, name, absorbed, check.error});
         else
@@ -144,7 +154,7 @@ void visit(Graph& graph, const Fusion& fusion, bool explains, Report& report) {
     } else if (miss) {
       explain(root, *miss);
     }
-    if (static_cast<NodeId>(graph.node_count()) != first_new) graph.order();  // offers that were not taken are dead
+    drop_from(graph, first_new);
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
-#include <set>
+#include <unordered_set>
 
 namespace heed::tools {
 namespace {
@@ -109,13 +109,7 @@ std::vector<Ratio> ratios(const Graph& graph, ValueId id) {
 }
 
 bool depends_on_dimensions_only(const Graph& graph, ValueId id) {
-  std::set<ValueId> seen;
-  const std::function<bool(ValueId)> visit = [&](ValueId at) {
-    if (at == no_value || graph.value(at).constant || !seen.insert(at).second) return true;
-    const Node* node = producer(graph, at);
-    return node != nullptr && std::all_of(node->inputs.begin(), node->inputs.end(), visit);
-  };
-  return visit(id);
+  return id == no_value || !graph.value(id).data;
 }
 
 Literal evaluate_at(const Graph& graph, ValueId id, const std::map<std::string, int64_t>& sizes) {
@@ -158,18 +152,50 @@ bool read_once(const Graph& graph, ValueId id) {
   return graph.readers(id).size() == 1;
 }
 
-std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<ValueId>& leaves) {
+std::vector<NodeId> region(const Graph& graph, const std::vector<ValueId>& roots, const std::vector<ValueId>& leaves) {
+  const std::unordered_set<ValueId> ends(leaves.begin(), leaves.end());
   std::vector<NodeId> sorted;
-  std::set<NodeId> seen;
-  const std::function<void(ValueId)> visit = [&](ValueId id) {
-    if (producer(graph, id) == nullptr || std::find(leaves.begin(), leaves.end(), id) != leaves.end()) return;
-    const NodeId node = graph.value(id).producer;
-    if (!seen.insert(node).second) return;
-    for (const ValueId input : graph.node(node).inputs) visit(input);
-    sorted.push_back(node);
+  std::unordered_set<NodeId> seen;
+  struct Visit {
+    NodeId id;
+    size_t next;
   };
-  visit(root);
+  std::vector<Visit> stack;  // graphs of unrolled loops are deep
+  const auto enter = [&](ValueId id) {
+    if (producer(graph, id) == nullptr || ends.count(id) != 0) return;
+    if (seen.insert(graph.value(id).producer).second) stack.push_back({graph.value(id).producer, 0});
+  };
+  for (const ValueId root : roots) {
+    enter(root);
+    while (!stack.empty()) {
+      auto& [id, next] = stack.back();
+      const std::vector<ValueId>& inputs = graph.node(id).inputs;
+      if (next < inputs.size()) {
+        enter(inputs[next++]);
+      } else {
+        sorted.push_back(id);
+        stack.pop_back();
+      }
+    }
+  }
   return sorted;
+}
+
+std::vector<ValueId> built_on(const Graph& graph, const Replacements& replacements, NodeId first_new) {
+  std::vector<ValueId> leaves;
+  std::vector<ValueId> stack;
+  for (const auto& [before, after] : replacements) stack.push_back(after);
+  while (!stack.empty()) {
+    const ValueId id = stack.back();
+    stack.pop_back();
+    if (id == no_value || std::find(leaves.begin(), leaves.end(), id) != leaves.end()) continue;
+    const NodeId node = graph.value(id).producer;
+    if (node < first_new || graph.value(id).constant)
+      leaves.push_back(id);
+    else
+      stack.insert(stack.end(), graph.node(node).inputs.begin(), graph.node(node).inputs.end());
+  }
+  return leaves;
 }
 
 // --- Building --------------------------------------------------------------------------------------------------------

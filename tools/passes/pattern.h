@@ -6,6 +6,7 @@
 
 #include "tools/convert.h"
 #include "tools/graph/graph.h"
+#include "tools/passes/check.h"
 
 namespace heed::tools {
 
@@ -77,8 +78,14 @@ std::optional<ValueId> counting_gathers(Graph& graph, ValueId out);
 /// True where exactly one node (or output of the graph) reads the value.
 bool read_once(const Graph& graph, ValueId id);
 
-/// Nodes from a root back to `leaves`, operands before readers.
-std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<ValueId>& leaves);
+/// Nodes from some roots back to `leaves`, operands before readers.
+std::vector<NodeId> region(const Graph& graph, const std::vector<ValueId>& roots, const std::vector<ValueId>& leaves);
+inline std::vector<NodeId> region(const Graph& graph, ValueId root, const std::vector<ValueId>& leaves) {
+  return region(graph, std::vector{root}, leaves);
+}
+
+/// The values that replacements, with the nodes from `first_new` on, are built on.
+std::vector<ValueId> built_on(const Graph& graph, const Replacements& replacements, NodeId first_new);
 
 // --- Building --------------------------------------------------------------------------------------------------------
 
@@ -117,28 +124,37 @@ struct Miss {
   ValueId from = no_value;      // else `at`'s node is the group's first
 };
 
-/// One concept. `fuse` looks at a value and, where it is the end of the concept's region, builds the replacement beside
-/// it. Nothing is installed there: apply() checks the offer and replaces the value.
-struct Fusion {
-  const char* concept_name;
-  std::optional<ValueId> (*fuse)(Graph& graph, ValueId root, std::optional<Miss>& miss);
+/// What may take the place of the value that was looked at, and of others that the same operation gives.
+struct Offer {
+  Offer(ValueId value) : value(value) {}
+
+  ValueId value;
+  Replacements others;
 };
 
-std::optional<ValueId> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_softmax(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_layer_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_rms_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_rope(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_windows(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>& miss);
-std::optional<ValueId> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
+/// One concept. `fuse` looks at a value and, where it is the end of the concept's region, builds the replacement beside
+/// it. Nothing is installed there: apply() checks the offer and replaces the values.
+struct Fusion {
+  const char* concept_name;
+  std::optional<Offer> (*fuse)(Graph& graph, ValueId root, std::optional<Miss>& miss);
+};
+
+std::optional<Offer> fuse_sigmoid(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_softplus(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_silu(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_gelu(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_gelu_tanh(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_relu(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_softmax(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_layer_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_rms_norm(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_attention(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_rope(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_one_hot(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_windows(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_recurrent(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_weighted_sum(Graph& graph, ValueId root, std::optional<Miss>& miss);
+std::optional<Offer> fuse_matmul(Graph& graph, ValueId root, std::optional<Miss>& miss);
 
 /// Why the operand of a softmax that weights a sum is not the scores of a dot-product attention.
 Miss unlike_scores(const Graph& graph, ValueId scores);

@@ -878,7 +878,7 @@ class Lowering {
                                  bytes_of(recurrent_bias(literal(3), op.cell, directions, op.hidden, separate)));
     const auto state = [&](size_t i) -> Optional {
       if (operand(node, i) == no_value || is_zero(node.inputs[i])) return std::nullopt;
-      return packed(*places.inputs[i], node);
+      return *places.inputs[i];
     };
     const Expression steps = places.inputs[0]->dims[0], batch = places.inputs[0]->dims[1];
     const RecurrentParams params{op.cell,

@@ -1,6 +1,7 @@
 #include "tools/plan/narrow.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 namespace heed::tools {
@@ -11,11 +12,17 @@ class Narrowing {
   explicit Narrowing(Graph& graph) : graph_(graph) {}
 
   void run() {
-    // Readers first: a slice that has gone up is met again, as a reader of what comes before.
     for (bool again = true; again;) {
       again = false;
-      const std::vector<NodeId> order = graph_.order();
-      for (size_t i = order.size(); i-- > 0 && !again;) again = move_up(order[i]);
+      // Readers first; a slice that has gone up goes on from there.
+      for (std::vector<NodeId> open = graph_.order(); !open.empty();) {
+        const NodeId id = open.back();
+        open.pop_back();
+        const size_t first_new = graph_.node_count();
+        if (graph_.node(id).dead || !move_up(id)) continue;
+        for (size_t i = first_new; i < graph_.node_count(); ++i) open.push_back(static_cast<NodeId>(i));
+        again = true;
+      }
     }
   }
 
@@ -40,6 +47,7 @@ class Narrowing {
     const ValueId result = graph_.node(narrow).outputs[0];
     graph_.value(result).name = graph_.value(slicing.outputs[0]).name;
     graph_.replace(slicing.outputs[0], result);
+    graph_.drop(std::array{producer, id});
     return true;
   }
 

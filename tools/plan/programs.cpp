@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <tuple>
 
@@ -108,6 +109,9 @@ class Programs {
 
   void index_readers() {
     readers_.assign(graph_.value_count(), {});
+    place_.assign(graph_.node_count(), 0);
+    level_.assign(graph_.node_count(), 0);
+    for (size_t i = 0; i < order_.size(); ++i) place_[static_cast<size_t>(order_[i])] = static_cast<int>(i);
     for (size_t i = 0; i < order_.size(); ++i)
       for (const ValueId input : graph_.node(order_[i]).inputs)
         if (input != no_value) readers_[static_cast<size_t>(input)].push_back(order_[i]);
@@ -127,7 +131,7 @@ class Programs {
       const bool into_small_maps =
           std::all_of(readers(graph_.node(id).outputs[0]).begin(), readers(graph_.node(id).outputs[0]).end(),
                       [&](NodeId reader) { return reader >= 0 && as<Map>(graph_.node(reader)) && is_small(reader); });
-      if (!into_small_maps || steps_of(id) > recomputed_steps) continue;
+      if (!into_small_maps || steps_of(id, recomputed_steps) > recomputed_steps) continue;
       const bool widens = std::any_of(
           readers(graph_.node(id).outputs[0]).begin(), readers(graph_.node(id).outputs[0]).end(),
           [&](NodeId reader) { return recomputed_.count(reader) || !(result(reader).dims == result(id).dims); });
@@ -139,14 +143,16 @@ class Programs {
     return count(result(id).dims).range(graph_.dimensions).upper <= recomputed_elements;
   }
 
-  /// Steps of a map and of the cheap maps before it that have no other readers.
-  int steps_of(NodeId id) const {
+  /// Steps of a map and of the cheap maps before it that have no other readers; of more than `most` only that it is
+  /// more.
+  int steps_of(NodeId id, int most) const {
     int steps = 1;
     for (const ValueId input : graph_.node(id).inputs) {
+      if (steps > most) break;
       const NodeId producer = graph_.value(input).producer;
       if (producer >= 0 && as<Map>(graph_.node(producer)) && is_cheap(as<Map>(graph_.node(producer))->step) &&
           readers(input).size() == 1)
-        steps += steps_of(producer);
+        steps += steps_of(producer, most - steps);
     }
     return steps;
   }
@@ -155,7 +161,12 @@ class Programs {
 
   void group() {
     for (const NodeId id : order_) {
-      if (!as<Map>(graph_.node(id)) || recomputed_.count(id)) continue;
+      if (recomputed_.count(id)) continue;
+      for (const ValueId operand : operands({id}))
+        if (const NodeId producer = graph_.value(operand).producer; producer >= 0)
+          level(id) = std::max(level(id), level(producer));
+      ++level(id);
+      if (!as<Map>(graph_.node(id))) continue;
       int own = static_cast<int>(groups_.size());
       groups_.push_back({id});
       group_of_[id] = own;
@@ -172,37 +183,84 @@ class Programs {
         groups_[static_cast<size_t>(own)].clear();
         groups_[static_cast<size_t>(other)] = std::move(both);
         own = other;
+        lift(groups_[static_cast<size_t>(own)].front(), level(id));
       }
     }
   }
 
-  /// What the members read from outside, through what is recomputed.
-  std::set<ValueId> operands(const Group& members) const {
-    std::set<ValueId> result;
-    std::vector<NodeId> pending(members.begin(), members.end());
-    std::set<NodeId> seen(members.begin(), members.end());
+  /// The members and what is recomputed for them.
+  std::set<NodeId> parts(const Group& members) const {
+    std::set<NodeId> all(members.begin(), members.end());
+    std::vector<NodeId> pending = members;
     while (!pending.empty()) {
       const NodeId id = pending.back();
       pending.pop_back();
       for (const ValueId input : graph_.node(id).inputs) {
-        if (input == no_value) continue;
-        const NodeId producer = graph_.value(input).producer;
-        if (producer >= 0 && recomputed_.count(producer)) {
-          if (seen.insert(producer).second) pending.push_back(producer);
-        } else if (!(producer >= 0 && seen.count(producer))) {
-          result.insert(input);
-        }
+        const NodeId producer = input == no_value ? -1 : graph_.value(input).producer;
+        if (producer >= 0 && recomputed_.count(producer) && all.insert(producer).second) pending.push_back(producer);
       }
     }
+    return all;
+  }
+
+  /// What the members read from outside, through what is recomputed.
+  std::set<ValueId> operands(const Group& members) const {
+    const std::set<NodeId> inside = parts(members);
+    std::set<ValueId> result;
+    for (const NodeId id : inside)
+      for (const ValueId input : graph_.node(id).inputs)
+        if (input != no_value && !inside.count(graph_.value(input).producer)) result.insert(input);
     return result;
   }
 
-  /// Whether one of two groups, made one, would depend on itself through something outside.
-  bool makes_cycle(int a, int b) const {
+  int place(NodeId id) const { return place_[static_cast<size_t>(id)]; }
+
+  /// Greater than those of what a node, or its whole group, depends on; 0: not seen yet.
+  int& level(NodeId id) { return level_[static_cast<size_t>(id)]; }
+
+  /// Lifts a node with its group to a level, and what depends on it above that.
+  void lift(NodeId id, int to) {
+    std::vector<std::pair<NodeId, int>> pending{{id, to}};
+    while (!pending.empty()) {
+      const auto [next, least] = pending.back();
+      pending.pop_back();
+      if (level(next) == 0 || level(next) >= least) continue;
+      const Group members = group_with(next);
+      for (const NodeId member : members) level(member) = least;
+      Group open = members;  // and what is recomputed in readers
+      while (!open.empty()) {
+        const std::vector<ValueId>& outputs = graph_.node(open.back()).outputs;
+        open.pop_back();
+        for (const ValueId output : outputs) {
+          if (output == no_value) continue;
+          for (const NodeId reader : readers(output)) {
+            if (reader >= 0 && recomputed_.count(reader))
+              open.push_back(reader);
+            else if (reader >= 0 && std::find(members.begin(), members.end(), reader) == members.end())
+              pending.emplace_back(reader, least + 1);
+          }
+        }
+      }
+    }
+  }
+
+  /// A node that is in a group stands for the whole group.
+  Group group_with(NodeId id) const {
+    const auto found = group_of_.find(id);
+    return found == group_of_.end() ? Group{id} : groups_[static_cast<size_t>(found->second)];
+  }
+
+  /// Whether one of two groups, made one, would depend on itself through something outside: what stands no higher than
+  /// either depends on neither.
+  bool makes_cycle(int a, int b) {
     const auto inside = [&](NodeId id) {
       const auto found = group_of_.find(id);
       return found != group_of_.end() && (found->second == a || found->second == b);
     };
+    Group both = groups_[static_cast<size_t>(a)];
+    both.insert(both.end(), groups_[static_cast<size_t>(b)].begin(), groups_[static_cast<size_t>(b)].end());
+    int floor = level(both.front());
+    for (const NodeId id : both) floor = std::min(floor, level(id));
     std::vector<NodeId> pending;
     std::set<NodeId> seen;
     const auto push = [&](const std::set<ValueId>& values, bool from_inside) {
@@ -211,22 +269,17 @@ class Programs {
         if (producer < 0) continue;
         if (inside(producer)) {
           if (!from_inside) return true;
-        } else if (seen.insert(producer).second) {
+        } else if (level(producer) > floor && seen.insert(producer).second) {
           pending.push_back(producer);
         }
       }
       return false;
     };
-    Group both = groups_[static_cast<size_t>(a)];
-    both.insert(both.end(), groups_[static_cast<size_t>(b)].begin(), groups_[static_cast<size_t>(b)].end());
     push(operands(both), true);
     while (!pending.empty()) {
       const NodeId id = pending.back();
       pending.pop_back();
-      // A node that is in a group stands for the whole group.
-      const auto found = group_of_.find(id);
-      const Group members = found == group_of_.end() ? Group{id} : groups_[static_cast<size_t>(found->second)];
-      if (push(operands(members), false)) return true;
+      if (push(operands(group_with(id)), false)) return true;
     }
     return false;
   }
@@ -409,18 +462,11 @@ class Programs {
       for (const std::string& name : graph_.node(id).absorbed)
         if (std::find(absorbed.begin(), absorbed.end(), name) == absorbed.end()) absorbed.push_back(name);
     };
-    const std::set<NodeId> members(group.begin(), group.end());
-    for (const NodeId id : order_)
-      if (members.count(id) || (recomputed_.count(id) && is_part(id, members))) absorb(id);
+    const std::set<NodeId> inside = parts(group);
+    std::vector<NodeId> sorted(inside.begin(), inside.end());
+    std::sort(sorted.begin(), sorted.end(), [&](NodeId a, NodeId b) { return place(a) < place(b); });
+    std::for_each(sorted.begin(), sorted.end(), absorb);
     add(program, graph_.node(group.back()).name, std::move(absorbed));
-  }
-
-  /// Whether a recomputed map is computed (also) by these members.
-  bool is_part(NodeId id, const std::set<NodeId>& members) const {
-    const auto& all = readers(graph_.node(id).outputs[0]);
-    return std::any_of(all.begin(), all.end(), [&](NodeId reader) {
-      return members.count(reader) || (recomputed_.count(reader) && is_part(reader, members));
-    });
   }
 
   void add(const Draft& draft, const std::string& name, std::vector<std::string> absorbed) {
@@ -457,6 +503,8 @@ class Programs {
 
   Graph& graph_;
   std::vector<NodeId> order_;
+  std::vector<int> place_;  // of each node in the order
+  std::vector<int> level_;  // of each node
   std::vector<std::vector<NodeId>> readers_;
   std::set<NodeId> recomputed_;
   std::vector<Group> groups_;
