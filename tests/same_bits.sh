@@ -48,6 +48,10 @@ compare() {
     same "$name, aarch64, $isa" "$(qemu-aarch64 -L /usr/aarch64-linux-gnu "build/aarch64/$program" "$@" --isa $isa 2>&1 | hash_of)"
     same "$name, armv7, $isa" "$(qemu-arm -cpu max -L /usr/arm-linux-gnueabihf "build/armv7/$program" "$@" --isa $isa 2>&1 | hash_of)"
   done
+  [ "$program" = heed_hash ] || return 0
+  for isa in dotprod i8mm; do  # int8 has kernels of its own for these
+    same "$name, aarch64, $isa" "$(qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu "build/aarch64/$program" "$@" --isa $isa 2>&1 | hash_of)"
+  done
 }
 
 for model in lstm_attention transformer; do
@@ -62,10 +66,15 @@ compare neon tiny_story "$PWD/build/tiny_story.heed" "$PWD/examples/tiny_story/t
 real=("$PWD"/build/{lstm_attention,transformer,voice_activity,tiny_story}.heed)
 convert() {  # NAME ONNX OPTION...
   mkdir -p build/same_bits
-  build/heed convert "../shared/models/$2" -o build/same_bits/$1.heed "${@:3}" >/dev/null
+  build/heed convert "$models/$2" -o build/same_bits/$1.heed "${@:3}" >/dev/null
   real+=("$PWD/build/same_bits/$1.heed")
 }
-if [ -d ../shared/models ]; then
+models=examples/stock_forecast
+convert transformer_i8 transformer.onnx --dim batch=1..64 --quantize int8
+models=../shared/models
+if [ -d $models ]; then
+  convert kwt1_i8 kwt1/kwt1.onnx --quantize int8
+  convert prefill_i8 stories260k/stories260k_prefill.onnx --dim tokens=1..33 --quantize int8
   convert silero_lstm silero/vad_lstm_16k.onnx --dim sequence=576 --set sr=16000
   convert silero_attention silero/vad_attention_16k.onnx --dim samples=4000
   convert dtln_1 dtln/model_1.onnx
