@@ -1,5 +1,6 @@
 #include "kernels/attention/attention.h"
 
+#include "kernels/attention/strided.h"
 #include "kernels/matmul/tile.h"
 
 #include "kernels/math.h"
@@ -112,14 +113,6 @@ struct Output {
     finish(block, sums, vectors * W, row, rows, column, left < vectors * W ? left : vectors * W);
   }
 };
-
-/// The first n elements (those beyond are anything) of a strided row.
-HEED_INLINE F load_strided(const float* p, ptrdiff_t stride, int n) {
-  if (stride == 1) return load_first(p, n);
-  alignas(64) float lanes[W] = {};
-  for (int i = 0; i < (n < W ? n : W); ++i) lanes[i] = p[i * stride];
-  return load(lanes);
-}
 
 /// Turns a row of scores into exponentials, `masked` where the row does not see a key that others of its block see.
 class Softmax {

@@ -1,5 +1,6 @@
 #include "kernels/attention_i8/attention_i8.h"
 
+#include "kernels/attention/strided.h"
 #include "kernels/matmul_i8/tile_i8.h"
 
 #include "kernels/attention_i8/pack.h"
@@ -55,14 +56,6 @@ struct Scores {
     });
   }
 };
-
-/// The first n elements (those beyond are anything) of a strided row.
-HEED_INLINE F load_strided(const float* p, ptrdiff_t stride, int n) {
-  if (stride == 1) return load_first(p, n);
-  alignas(64) float lanes[W] = {};
-  for (int i = 0; i < (n < W ? n : W); ++i) lanes[i] = p[i * stride];
-  return load(lanes);
-}
 
 /// Turns a row of u into probabilities of eight bits.
 class Softmax {
