@@ -24,10 +24,7 @@ void matmul_i8(const MatmulI8Args& args) {
       y[n] = apply(args.activation, z);
     }
     if (args.q == nullptr) continue;
-    const int columns = args.n / args.groups;
-    for (int group = 0; group < args.groups; ++group)
-      args.q_scale[m * args.q_scale_row + group] =
-          quantize_group(y + group * columns, columns, args.q + m * args.q_row + group * columns);
+    quantize_groups(y, args.n, args.groups, args.q + m * args.q_row, args.q_scale + m * args.q_scale_row);
   }
 }
 

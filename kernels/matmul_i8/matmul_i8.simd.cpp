@@ -61,11 +61,9 @@ void matmul_i8(const MatmulI8Args& args) {
                             y_row,   args.activation};
     Tiling<ProductI8, ShapesI8>::run({block, a, a_row, epilogue, block.rows}, 0, block.rows, 0, args.n);
     if (args.q == nullptr) continue;
-    const int columns = args.n / args.groups;
     for (int r = 0; r < block.rows; ++r)
-      for (int group = 0; group < args.groups; ++group)
-        args.q_scale[(row + r) * args.q_scale_row + group] =
-            quantize_group(y + r * y_row + group * columns, columns, args.q + (row + r) * args.q_row + group * columns);
+      quantize_groups(y + r * y_row, args.n, args.groups, args.q + (row + r) * args.q_row,
+                      args.q_scale + (row + r) * args.q_scale_row);
   }
 }
 

@@ -59,5 +59,12 @@ HEED_INLINE float quantize_group(const float* x, int n, int8_t* q) {
   return quantizer.scale;
 }
 
+/// q [n] and scale [groups] from x [n].
+HEED_INLINE void quantize_groups(const float* x, int n, int groups, int8_t* q, float* scale) {
+  const int each = n / groups;
+  for (int group = 0; group < groups; ++group)
+    scale[group] = quantize_group(x + ptrdiff_t{group} * each, each, q + ptrdiff_t{group} * each);
+}
+
 }  // namespace
 }  // namespace heed::HEED_ISA

@@ -10,11 +10,9 @@ namespace heed {
 namespace portable {
 
 void quantize(const QuantizeArgs& args) {
-  const int32_t n = args.n / args.groups;
   for (int32_t row = 0; row < args.rows; ++row)
-    for (int32_t group = 0; group < args.groups; ++group)
-      args.scale[row * args.scale_row + group] =
-          quantize_group(args.x + row * args.x_row + group * n, n, args.q + row * args.q_row + group * n);
+    quantize_groups(args.x + row * args.x_row, args.n, args.groups, args.q + row * args.q_row,
+                    args.scale + row * args.scale_row);
 }
 
 }  // namespace portable
