@@ -76,6 +76,21 @@ class Check {
     return equal(shape->strides[shape->rank - 1], 1, i, "the last axis has gaps");
   }
 
+  /// Operand `q` and the scales behind it, both or neither, are the rows of `x` as int8 (kernels/quantize/quantize.h).
+  bool quantized(int q, const Shape& x) {
+    const Shape* scale = at(q + 1);
+    const bool given = at(q) != nullptr;
+    if (!equal(scale != nullptr, given, q + 1, "q and q_scale are not given together")) return false;
+    if (!given) return true;
+    if (!operand(q, x.rank, Type::i8) || !dims_of(q, x) || !operand(q + 1, x.rank)) return false;
+    const int last = x.rank - 1;
+    const int32_t groups = scale->dims[last];
+    for (int axis = 0; axis < last; ++axis) dim(q + 1, axis, x.dims[axis], "q and q_scale differ in a leading axis");
+    holds(groups > 0 && x.dims[last] % groups == 0, "the columns are no multiple of the groups", q + 1, x.dims[last],
+          groups);
+    return last_stride(q) && last_stride(q + 1);
+  }
+
   bool equal(int64_t found, int64_t expected, int operand, const char* what) {
     return holds(found == expected, what, operand, found, expected);
   }

@@ -163,6 +163,14 @@ HEED_INLINE F gelu(F x) {
   return low * select(less(splat(-5.45f), x), fma(c, p, splat(0.5f)), splat(0.0f));
 }
 
+/// gelu to 8.2e-5 absolute in half the time; x above 4.16 to 1e-6, -7e-5 below -4.16.
+HEED_INLINE F gelu_i8(F x) {
+  const F low = max_fast(splat(-4.16f), x), c = min_fast(splat(4.16f), low);
+  const F p = polynomial(c * c, 0.398497581f, -0.0655807257f, 0.00932710152f, -0.000958072138f, 6.78972865e-05f,
+                         -3.11232088e-06f, 8.22401276e-08f, -9.44968992e-10f);
+  return low * fma(c, p, splat(0.5f));
+}
+
 /// x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2, which is x / (1 + e^-2(..))
 HEED_INLINE F gelu_tanh(F x) {
   const F p = fma(x * x, splat(-0.0713548163f), splat(-1.59576912f));
@@ -243,6 +251,8 @@ HEED_INLINE F activate(F x) {
     return HEED_ISA::sigmoid(x);
   else if constexpr (activation == tanh)
     return HEED_ISA::tanh(x);
+  else if constexpr (activation == gelu_i8)
+    return HEED_ISA::gelu_i8(x);
   else
     return x;
 }
@@ -264,6 +274,8 @@ HEED_INLINE F apply(Activation activation, F x) {
       return sigmoid(x);
     case Activation::tanh:
       return tanh(x);
+    case Activation::gelu_i8:
+      return gelu_i8(x);
   }
   return x;
 }

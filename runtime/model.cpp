@@ -9,6 +9,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention_i8/attention_i8.h"
 #include "kernels/conv/conv.h"
+#include "kernels/conv_i8/conv_i8.h"
 #include "kernels/copy/copy.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
@@ -18,6 +19,7 @@
 #include "kernels/pool/pool.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/recurrent/recurrent.h"
+#include "kernels/recurrent_i8/recurrent_i8.h"
 #include "kernels/reduce/reduce.h"
 #include "kernels/rope/rope.h"
 #include "kernels/softmax/softmax.h"
@@ -168,8 +170,10 @@ void decode_params(const format::Operator& row, std::byte* at) {
       store(ReduceParams{static_cast<Reduction>(reduce.kind()), reduce.axes(), reduce.last_index(), 0}, at);
       break;
     }
-    case OperatorKind::recurrent: {
-      const auto& recurrent = *row.params_as_Recurrent();
+    case OperatorKind::recurrent:
+    case OperatorKind::recurrent_i8: {
+      const auto* i8 = row.params_as_RecurrentI8();
+      const auto& recurrent = i8 != nullptr ? *i8->form() : *row.params_as_Recurrent();
       store(RecurrentParams{static_cast<Cell>(recurrent.cell()), static_cast<Direction>(recurrent.direction()),
                             recurrent.linear_before_reset(), 0, recurrent.hidden(), recurrent.chunk()},
             at);
@@ -201,6 +205,13 @@ void decode_params(const format::Operator& row, std::byte* at) {
     case OperatorKind::matmul_i8: {
       const auto& matmul = *row.params_as_MatmulI8();
       store(MatmulI8Params{static_cast<Activation>(matmul.activation()), matmul.block_rows(), {}}, at);
+      break;
+    }
+    case OperatorKind::conv_i8: {
+      const auto& conv = *row.params_as_ConvI8();
+      store(ConvI8Params{static_cast<Activation>(conv.activation()), conv.block_rows(), {}, conv.groups(),
+                         window_of(*conv.window())},
+            at);
       break;
     }
     case OperatorKind::count:
@@ -746,6 +757,14 @@ std::string_view Model::absorbed(uint32_t index, uint32_t number) const {
 
 std::string_view Model::producer() const {
   return view(root(bytes_).producer());
+}
+
+uint32_t Model::made_with_count() const {
+  return size(root(bytes_).made_with());
+}
+
+std::string_view Model::made_with(uint32_t index) const {
+  return view(root(bytes_).made_with()->Get(index));
 }
 
 std::span<const std::byte> Model::content_hash() const {

@@ -75,6 +75,8 @@ models=../shared/models
 if [ -d $models ]; then
   convert kwt1_i8 kwt1/kwt1.onnx --quantize int8
   convert prefill_i8 stories260k/stories260k_prefill.onnx --dim tokens=1..33 --quantize int8
+  convert silero_lstm_i8 silero/vad_lstm_16k.onnx --dim sequence=576 --set sr=16000 --quantize int8
+  convert dtln_1_i8 dtln/model_1.onnx --quantize int8
   convert silero_lstm silero/vad_lstm_16k.onnx --dim sequence=576 --set sr=16000
   convert silero_attention silero/vad_attention_16k.onnx --dim samples=4000
   convert dtln_1 dtln/model_1.onnx

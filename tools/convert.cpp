@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "heed/session.h"
+#include "tools/calibrate.h"
 #include "tools/onnx/import.h"
 #include "tools/onnx/model.h"
 #include "tools/passes/passes.h"
@@ -75,32 +76,89 @@ std::map<std::string_view, int> computed_by(const Lowered& lowered) {
   return found;
 }
 
-/// The stages up to the file. What they held, the constants above all, is gone before load() copies the file.
-std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertOptions& options,
-                               const Progress& progress, Report& report) {
-  const auto tell = [&](const char* stage, double share) {
-    if (progress) progress(stage, share);
+void tell(const Progress& progress, const char* stage) {
+  if (progress) progress(stage, 0);
+}
+
+std::vector<std::string> record(const ConvertOptions& options) {
+  std::vector<std::string> words;
+  const auto add = [&](const char* option, const std::vector<std::string>& values) {
+    for (const std::string& value : values) words.insert(words.end(), {option, value});
   };
-  tell("read", 0);
-  std::optional<onnx::Model> model = onnx::read(path);
-  report.onnx_operators = count_operators(*model);
-  tell("import", 0);
-  Graph graph = import(*model, options, report.notes);
-  model->file->forget();  // most constants were copied: few lie at the address that their type wants
-  model.reset();
-  optimise(graph, report, progress);
-  if (options.quantization == ConvertOptions::Quantization::int8) {
-    tell("quantise", 0);
-    quantize(graph, report);
+  add("--dim", options.dims);
+  add("--state", options.states);
+  add("--set", options.sets);
+  add("--limit", options.limits);
+  if (options.quantization == ConvertOptions::Quantization::int8) add("--quantize", {"int8"});
+  if (options.quantization == ConvertOptions::Quantization::int8_static) add("--quantize", {"int8-static"});
+  add("--keep-float", options.int8.keep_float);
+  if (!options.relax) add("--qdq", {"keep"});
+  if (!options.int8.calibrated_on.empty()) add("--calibrate", {options.int8.calibrated_on});
+  return words;
+}
+
+/// Of what layers read, from the model in float with these values as outputs.
+std::map<ValueId, Range> ranges_of(Graph graph, const ConvertOptions& options) {
+  const std::vector<ValueId> watched = quantizable(graph);
+  if (watched.empty()) return {};
+  for (const ValueId id : watched) graph.outputs.push_back({fmt::format("operand {}", id), id, 1});
+  expand_quantized(graph);
+  narrow(graph);
+  make_programs(graph);
+  const Lowered lowered = lower(std::move(graph));
+  const std::vector<Range> found = options.calibrate(write(lowered, plan(lowered), {}), watched.size());
+  std::map<ValueId, Range> ranges;
+  for (size_t i = 0; i < watched.size(); ++i) ranges[watched[i]] = found[i];
+  return ranges;
+}
+
+std::vector<std::byte> compile(Graph graph, const ConvertOptions& options, const Progress& progress, Report& report);
+
+/// Of runs on random inputs, at sizes that take little time where the constraints allow it.
+std::shared_ptr<const Calibration> calibrate_at_random(const Graph& graph) {
+  constexpr int32_t largest = 32;
+  constexpr uint32_t runs = 8;
+  Report unused;
+  const std::vector<std::byte> bytes = compile(graph, {}, {}, unused);
+  const Aligned file(bytes.size());
+  std::memcpy(file.span().data(), bytes.data(), bytes.size());
+  const Result<Model> model = Model::load(file.span());
+  accept(model);
+  const Aligned arena(model->memory().total());
+  Result<Session> session = Session::create(*model, arena.span());
+  accept(session);
+  std::vector<Session::Setting> settings;
+  for (uint32_t i = 0; i < model->dimension_count(); ++i) {
+    const auto [name, lower, upper, start] = model->dimension(i);
+    settings.push_back({name, std::clamp(largest, lower, start)});
   }
+  (void)session->resize(settings);  // else the start point
+  Calibrator calibrator(*session);
+  for (uint32_t run = 0; run < runs; ++run) {
+    fill_at_random(*session, run);
+    if (!session->run().ok()) break;  // a state is full
+  }
+  return std::make_shared<const Calibration>(std::move(calibrator.seen));
+}
+
+/// The stages after the passes, up to the file.
+std::vector<std::byte> compile(Graph graph, const ConvertOptions& options, const Progress& progress, Report& report) {
+  const bool is_static = options.quantization == ConvertOptions::Quantization::int8_static;
+  if (options.quantization != ConvertOptions::Quantization::none) {
+    tell(progress, "quantise");
+    Int8Options int8 = options.int8;
+    if (!is_static && !int8.calibration && smooths(graph)) int8.calibration = calibrate_at_random(graph);
+    quantize(graph, report, int8, is_static ? ranges_of(graph, options) : std::map<ValueId, Range>());
+  }
+  expand_quantized(graph);
   for (const std::string& note : graph.notes)
     if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
   for (const auto& [name, value] : graph.replaced()) report.made_one[name] = value.text();
-  tell("narrow", 0);
+  tell(progress, "narrow");
   narrow(graph);
-  tell("make programs", 0);
+  tell(progress, "make programs");
   make_programs(graph);
-  tell("lower", 0);
+  tell(progress, "lower");
   const Lowered lowered = lower(std::move(graph));  // unmaps the model
   for (const Lowered::State& state : lowered.states)
     if (state.copied) report.copied.push_back(state.name);
@@ -110,22 +168,62 @@ std::vector<std::byte> compile(const std::filesystem::path& path, const ConvertO
   for (Report::Fused& fused : report.fused)
     if (const auto found = operators.find(fused.node); found != operators.end()) fused.operator_index = found->second;
   for (const LoweredOperator& op : lowered.operators) report.operators.push_back(op.absorbed);
-  tell("plan memory", 0);
+  tell(progress, "plan memory");
   const Plan memory = plan(lowered);
-  tell("write", 0);
+  tell(progress, "write");
   std::map<std::string, int> fusions;
   for (const Report::Fused& fused : report.fused) ++fusions[fused.concept_name];
-  return write(lowered, memory, fusions);
+  return write(lowered, memory, fusions, record(options));
 }
 
 }  // namespace
 
-Converted convert(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
+Prepared prepare(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
+  Prepared result;
+  tell(progress, "read");
+  std::optional<onnx::Model> model = onnx::read(path);
+  result.report.onnx_operators = count_operators(*model);
+  tell(progress, "import");
+  result.graph = import(*model, options, result.report.notes);
+  model->file->forget();  // most constants were copied: few lie at the address that their type wants
+  model.reset();
+  settle_quantized(result.graph, options.relax, result.report);
+  optimise(result.graph, result.report, progress);
+  fuse_quantized(result.graph, result.report);
+  return result;
+}
+
+/// What the stages held, the constants above all, is gone before load() copies the file.
+Converted finish(Prepared model, const ConvertOptions& options, const Progress& progress) {
   Converted result;
-  result.bytes = compile(path, options, progress, result.report);
-  if (progress) progress("verify", 0);
+  result.report = std::move(model.report);
+  result.bytes = compile(std::move(model.graph), options, progress, result.report);
+  tell(progress, "verify");
   load(result.bytes, result.report);
   return result;
+}
+
+Converted convert(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
+  return finish(prepare(path, options, progress), options, progress);
+}
+
+ConvertOptions made_with(const Model& model) {
+  ConvertOptions options;
+  const std::map<std::string_view, std::vector<std::string>*> lists{{"--dim", &options.dims},
+                                                                    {"--state", &options.states},
+                                                                    {"--set", &options.sets},
+                                                                    {"--limit", &options.limits},
+                                                                    {"--keep-float", &options.int8.keep_float}};
+  for (uint32_t i = 0; i + 1 < model.made_with_count(); i += 2) {
+    const std::string_view option = model.made_with(i);
+    if (const auto list = lists.find(option); list != lists.end()) list->second->emplace_back(model.made_with(i + 1));
+    if (option == "--calibrate") options.int8.calibrated_on = model.made_with(i + 1);
+    if (option == "--quantize")
+      options.quantization = model.made_with(i + 1) == "int8" ? ConvertOptions::Quantization::int8
+                                                              : ConvertOptions::Quantization::int8_static;
+    if (option == "--qdq") options.relax = model.made_with(i + 1) == "relax";
+  }
+  return options;
 }
 
 }  // namespace heed::tools

@@ -7,12 +7,35 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "tools/error.h"
+#include "tools/graph/graph.h"
+
+namespace heed {
+class Model;
+}
 
 namespace heed::tools {
+
+struct Calibration;
+
+/// Between which numbers a value's elements lie.
+struct Range {
+  float lowest, highest;
+};
+
+/// What `--quantize int8` leaves out.
+struct Int8Options {
+  /// `--keep-float GLOB`: layers that stay in float, by the operator's name or that of any ONNX node that it absorbs.
+  std::vector<std::string> keep_float = {};
+  /// What the float model's layers read on data (`--calibrate`); without it, on random inputs.
+  std::shared_ptr<const Calibration> calibration = {};
+  /// The data's file, for the record.
+  std::string calibrated_on = {};
+};
 
 struct ConvertOptions {
   /// `--dim NAME=LO..HI` and `--dim INPUT:AXIS=LO..HI`, as written; `NAME=N` fixes a size.
@@ -24,10 +47,15 @@ struct ConvertOptions {
   std::vector<std::string> sets = {};
   /// `--limit 'past + tokens <= 512'`: constraints on the dimensions.
   std::vector<std::string> limits = {};
-  /// `--quantize`: float, or int8 with scales found while it runs.
-  enum class Quantization { none, int8 } quantization = Quantization::none;
+  /// `--quantize`: float, or int8 with scales found while it runs, or on data.
+  enum class Quantization { none, int8, int8_static } quantization = Quantization::none;
+  Int8Options int8 = {};
+  /// `--qdq relax`: what is quantised between the two products of an attention is dropped, so that it is one operator.
+  bool relax = true;
   /// What a message adds options to, ready to be copied.
   std::string command = "heed convert MODEL.onnx";
+  /// Of int8_static: the ranges of the last `count` outputs of a file in float.
+  std::function<std::vector<Range>(const std::vector<std::byte>& file, size_t count)> calibrate = {};
 };
 
 /// What a person wants to know after a conversion. Nodes are ONNX nodes, by name.
@@ -49,6 +77,7 @@ struct Report {
   };
   std::vector<Fused> fused;
   std::vector<Missed> missed;
+  std::vector<std::string> int8_layers;             // names of operators
   int attentions = 0;                               // softmaxes whose result weights a sum, fused or not
   std::map<std::string, std::string> made_one;      // dimensions of the ONNX file that are another, or an expression
   std::vector<std::string> copied;                  // states that are copied at the end of a run
@@ -69,5 +98,20 @@ struct Converted {
 /// inferred.
 Converted convert(const std::filesystem::path& onnx, const ConvertOptions& options,
                   const std::function<void(const std::string& stage, double share)>& progress = {});
+
+// The same in two steps, for whoever writes several files of one model: in float and in int8, say.
+
+/// A model as the passes left it, in float.
+struct Prepared {
+  Graph graph;
+  Report report;
+};
+Prepared prepare(const std::filesystem::path& onnx, const ConvertOptions& options,
+                 const std::function<void(const std::string& stage, double share)>& progress = {});
+Converted finish(Prepared model, const ConvertOptions& options,
+                 const std::function<void(const std::string& stage, double share)>& progress = {});
+
+/// The options that a file was made with.
+ConvertOptions made_with(const Model& model);
 
 }  // namespace heed::tools

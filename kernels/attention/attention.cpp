@@ -82,6 +82,10 @@ Parts parts_of(const Shape& q, const Shape& k, const Shape& v, const Shape* bias
   return {values, padding_at, keep, scores, scores + params.block_rows * keys, has_values};
 }
 
+Violation check(const Contract& contract) {
+  return check_attention(contract, Type::f32, attention_input::count);
+}
+
 uint64_t scratch(const Contract& contract) {
   namespace in = attention_input;
   const Parts at = parts_of(*contract.input(in::q), *contract.input(in::k), *contract.input(in::v),
@@ -98,7 +102,7 @@ void run(const Invocation& call) {
   const Tensor padding = call.input(in::padding);
   const Parts at = parts_of(*call.input(in::q).shape, *call.input(in::k).shape, *call.input(in::v).shape,
                             call.input(in::bias).shape, padding.shape, attention_params(call.params));
-  run_attention(call, attention_variants[call.isa], [&](AttentionArgs& args, std::byte* scratch) {
+  run_attention(call, attention_variants[call.isa], [&](AttentionArgs& args, int32_t, std::byte* scratch) {
     auto* floats = reinterpret_cast<float*>(scratch);
     args.keys = floats;
     args.values = at.has_values ? floats + at.values.value : nullptr;
@@ -114,6 +118,6 @@ Isa variant(Isa ceiling) {
 
 }  // namespace
 
-const Operator attention_operator = {"attention", check_attention, scratch, in_place, run, variant};
+const Operator attention_operator = {"attention", check, scratch, in_place, run, variant};
 
 }  // namespace heed

@@ -46,9 +46,8 @@ struct AttentionParams {
   int32_t window_left, window_right;
 };
 
-/// Query rows of one head of one batch element.
+/// Query rows of one head of one batch element, whatever the type of q, k and v.
 struct AttentionOperands {
-  const float *q, *k, *v;
   const void* bias;            // f32 or boolean (uint8_t), or null
   const uint8_t* key_padding;  // [Tk], stride below, or null
   const float* slope;          // this head's, or null
@@ -65,6 +64,7 @@ struct AttentionOperands {
 };
 
 struct AttentionArgs : AttentionOperands {
+  const float *q, *k, *v;
   // The parts of the scratch, as above; values, padding and keep are null where there are none.
   float *keys, *values;
   int32_t *padding, *keep;

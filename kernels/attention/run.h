@@ -14,11 +14,12 @@ namespace attention_input {
 enum { q, k, v, bias, padding, slope, toeplitz, count };
 }
 
-inline Violation check_attention(const Contract& contract) {
+/// `type`: of q, k and v. `inputs`: how many an operator has at most.
+inline Violation check_attention(const Contract& contract, Type type, int inputs) {
   namespace in = attention_input;
   const AttentionParams& params = attention_params(contract.params);
   Check check(contract);
-  check.in_range(contract.input_count, 0, in::count, contract.input_count - 1, "too many inputs");
+  check.in_range(contract.input_count, 0, inputs, contract.input_count - 1, "too many inputs");
   check.equal(contract.output_count, 1, output_operand, "not one output");
   check.in_range(params.causal, 0, 1, in::q, "causal is neither 0 nor 1");
   check.in_range(params.window, 0, 1, in::q, "window is neither 0 nor 1");
@@ -29,7 +30,7 @@ inline Violation check_attention(const Contract& contract) {
   }
   const Shape* bias = contract.input(in::bias);
   const Type bias_type = bias != nullptr && bias->type == Type::boolean ? Type::boolean : Type::f32;
-  if (!check.operand(in::q, 4) || !check.operand(in::k, 4) || !check.operand(in::v, 4) ||
+  if (!check.operand(in::q, 4, type) || !check.operand(in::k, 4, type) || !check.operand(in::v, 4, type) ||
       !check.operand(output_operand, 4) || !check.optional(in::bias, 4, bias_type) ||
       !check.optional(in::padding, 2, Type::boolean) || !check.optional(in::slope, 1) ||
       !check.optional(in::toeplitz, 2)) {
@@ -67,7 +68,14 @@ inline Violation check_attention(const Contract& contract) {
   return check.violation();
 }
 
-/// `Args` extends AttentionOperands by the parts of a scratch, which place(args, scratch) sets.
+template <class T>
+T* head_of(const Tensor& tensor, int32_t batch, int32_t head) {
+  const int32_t* strides = tensor.shape->strides;
+  return tensor.as<std::remove_const_t<T>>() + int64_t{batch} * strides[0] + int64_t{head} * strides[1];
+}
+
+/// `Args` extends AttentionOperands by q, k and v, which are set, and by what place(args, shared_head, scratch) sets:
+/// `shared_head` is the one of k and v.
 template <class Args, class Place>
 void run_attention(const Invocation& call, void (*kernel)(const Args&), Place place) {
   namespace in = attention_input;
@@ -99,16 +107,14 @@ void run_attention(const Invocation& call, void (*kernel)(const Args&), Place pl
   common.tap = call.tap;
 
   const auto run_head = [&](int32_t b, int32_t h, int32_t first, int32_t last, bool packed, std::byte* scratch) {
-    const auto start = [b](const Tensor& tensor, int32_t head) {
-      const int32_t* strides = tensor.shape->strides;
-      return tensor.as<float>() + int64_t{b} * strides[0] + int64_t{head} * strides[1];
-    };
     const int32_t shared = h / (heads / shared_heads);
     Args args = common;
-    args.q = start(q, h);
-    args.k = start(k, shared);
-    args.v = start(v, shared);
-    args.y = start(y, h);
+    args.q = head_of<std::remove_pointer_t<decltype(args.q)>>(q, b, h);
+    args.k = head_of<std::remove_pointer_t<decltype(args.k)>>(k, b, shared);
+    args.v = head_of<std::remove_pointer_t<decltype(args.v)>>(v, b, shared);
+    args.y = head_of<float>(y, b, h);
+    args.batch = b;
+    args.head = h;
     if (bias) {
       const int64_t offset = int64_t{b} * bias.shape->strides[0] + int64_t{h} * bias.shape->strides[1];
       args.bias = bias.data + offset * size_of(bias.shape->type);
@@ -116,12 +122,10 @@ void run_attention(const Invocation& call, void (*kernel)(const Args&), Place pl
     if (padding) args.key_padding = padding.as<uint8_t>() + int64_t{b} * padding.shape->strides[0];
     if (slope) args.slope = slope.as<float>() + int64_t{h} * slope.shape->strides[0];
     if (toeplitz) args.toeplitz = toeplitz.as<float>() + int64_t{h} * toeplitz.shape->strides[0];
-    place(args, scratch);
+    place(args, shared, scratch);
     args.packed = packed;
     args.first_row = first;
     args.last_row = last;
-    args.batch = b;
-    args.head = h;
     kernel(args);
   };
 

@@ -8,13 +8,32 @@
 namespace heed::HEED_ISA {
 namespace {
 
+/// The order in which `put` below lays down the probabilities of 16 keys: kernels/attention_i8/pack.h.
+constexpr int place(int i) {
+  return expands_rows ? i / 4 * 2 + i % 2 + i % 4 / 2 * 8 : i;
+}
+
+/// What unsigned queries add to the products.
+void sum_keys([[maybe_unused]] const AttentionI8Args& args, [[maybe_unused]] int keys) {
+#if defined(HEED_VNNI)
+  const int groups = (args.d + 3) / 4;
+  for (int j = 0; j < keys; j += W) {
+    const int8_t* line = args.keys + ptrdiff_t{j / 16} * groups * 64 + j % 16 * 4;
+    I sum = splat(0);
+    for (int g = 0; g < groups; ++g)
+      sum = dot(sum, splat(0x01010101), load(reinterpret_cast<const int32_t*>(line + ptrdiff_t{g} * 64)));
+    store(args.key_sum + j, sum);
+  }
+#endif
+}
+
 /// A block of query rows: [first_row, first_row + rows), with the keys [first, last) that any of them sees, in whole
 /// panels. The probabilities of a row, as a tile reads rows, take the place of its scores.
 struct Block {
   const AttentionI8Args& args;
   int keys;  // T
   int first_row, first, last;
-  bool has_terms;
+  bool has_terms;         // that differ from query to query
   const float* factors;   // [rows]
   const int8_t* queries;  // as a tile reads them
   ptrdiff_t queries_row;  // bytes
@@ -43,7 +62,7 @@ struct Scores {
     F factors[rows];
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA { factors[r] = splat(block.factors[row - block.first_row + r]); });
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-      const F scale = load(args.key_scale + key + v * W), addend = load(args.value_log + key + v * W);
+      const F scale = load(args.key_scale + key + v * W), addend = load(args.addend + key + v * W);
       unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
         F u = to_f(tile.sum[r * vectors + v]) * scale;
         if (!has_terms) {
@@ -57,6 +76,39 @@ struct Scores {
   }
 };
 
+/// What is added to the scores of a query.
+class Terms {
+ public:
+  Terms(const AttentionI8Args& args, int row) : args_(args), row_(row) {
+    if (args.bias != nullptr && !args.bias_is_boolean)
+      bias_ = static_cast<const float*>(args.bias) + row * args.bias_row;
+    if (args.toeplitz != nullptr) toeplitz_ = args.toeplitz + (args.tq - 1 - row) * args.toeplitz_key;
+  }
+
+  bool any() const { return any_by_query() || bias_ != nullptr; }
+  /// Whether queries differ.
+  bool any_by_query() const {
+    return args_.slope != nullptr || toeplitz_ != nullptr || (bias_ != nullptr && args_.bias_row != 0);
+  }
+
+  /// With the logarithms of W values from j on; of padding that alone, whatever the terms are.
+  HEED_INLINE F addend(int j) const {
+    F b = zero();
+    if (args_.slope != nullptr)
+      b = splat(*args_.slope) * to_f(iota() + splat(j - row_ - args_.params.offset));  // below 2^24: exact
+    if (toeplitz_ != nullptr)
+      b = b + load_strided(toeplitz_ + j * args_.toeplitz_key, args_.toeplitz_key, args_.tk - j);
+    if (bias_ != nullptr) b = b + load_strided(bias_ + j * args_.bias_key, args_.bias_key, args_.tk - j);
+    const F log = load(args_.value_log + j), all = log + one_nan(clamp(b * splat(log2_e), -0x1p126f, 0x1p126f));
+    return select(less_equal(log, splat(hidden_log)), log, all);
+  }
+
+ private:
+  const AttentionI8Args& args_;
+  int row_;
+  const float *bias_ = nullptr, *toeplitz_ = nullptr;
+};
+
 /// Turns a row of u into probabilities of eight bits.
 class Softmax {
  public:
@@ -67,9 +119,6 @@ class Softmax {
       for (int j = 0; j < args_.tk; ++j) args_.keep[j] = bias[j * args_.bias_key] != 0 ? -1 : 0;
       for (int j = args_.tk; j < block.keys; ++j) args_.keep[j] = 0;
     }
-    if (args_.bias != nullptr && args_.keep == nullptr)
-      bias_ = static_cast<const float*>(args_.bias) + row * args_.bias_row;
-    if (args_.toeplitz != nullptr) toeplitz_ = args_.toeplitz + (args_.tq - 1 - row) * args_.toeplitz_key;
   }
 
   void run() { args_.keep == nullptr ? run<false>() : run<true>(); }
@@ -87,46 +136,46 @@ class Softmax {
       for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
         F u = load(scores_ + j);
         if (block_.has_terms) {
-          const F log = load(args_.value_log + j);  // of padding alone, whatever the terms are
-          u = fma(u, splat(block_.factors[row_ - block_.first_row]),
-                  select(less_equal(log, splat(hidden_log)), log, log + terms(j)));
+          u = fma(u, splat(block_.factors[row_ - block_.first_row]), terms_.addend(j));
           store(scores_ + j, u);
         }
         if constexpr (!all) u = select(seen, u, splat(hidden_log));
         max.v[lane] = max_fast(u, max.v[lane]);
       });
-    // A NaN may be lost in the maximum, but not in the sum of the differences.
     const F top = splat(max.fold([](F a, F b) HEED_INLINE_LAMBDA { return max_fast(a, b); }));
-    Lanes16 denominator = Lanes16::zero(), differences = Lanes16::zero();
-    I sum = splat(0);
-    auto* to = reinterpret_cast<int8_t*>(block_.scores(row_)) + ptrdiff_t{block_.first} / 4 * group_bytes;
+    if (args_.tap != nullptr) {
+      for_each_vector<masks>([&](int j, int, M, auto) HEED_INLINE_LAMBDA {
+        const F e = exp2_255(max_fast(splat(-100.0f), load(scores_ + j) - top));
+        store(tap_row() + j, e * load(args_.value_inverse + j));
+      });
+    }
+    Lanes16 denominator = Lanes16::zero();
+    I sum = splat(0), q[panel_vectors];
+    auto* to = reinterpret_cast<int8_t*>(scores_) + ptrdiff_t{block_.first} / 4 * group_bytes;
     fill(to, range_.first / 16 * 16 - block_.first);
-    for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
-      F t = max_fast(splat(-100.0f), load(scores_ + j) - top), e = exp2_255(t);
-      if constexpr (!all) {
-        t = select(seen, t, zero());
-        e = select(seen, e, zero());
-      }
-      differences.v[lane] = differences.v[lane] + t;
-      denominator.v[lane] = fma(e, load(args_.value_inverse + j), denominator.v[lane]);
-      if (args_.tap != nullptr) store(tap_row() + j, e * load(args_.value_inverse + j));
-      const I q = as_i(e + splat(exponential::round_magic)) & splat(255);
-      sum = sum + q;
-      probabilities_[lane] = q;
-      if (lane == panel_vectors - 1) {
-        put(to);
-        to += 4 * group_bytes;
-      }
-    });
+    for_each_vector<masks>([&, scores = scores_, inverses = args_.value_inverse](int j, int lane, M seen, auto all)
+                               HEED_INLINE_LAMBDA {
+                                 // A NaN that the maximum lost makes its own term and the denominator NaN.
+                                 F e = exp2_255(max_fast(splat(-100.0f), load(scores + j) - top));
+                                 if constexpr (!all) e = select(seen, e, zero());
+                                 denominator.v[lane] = fma(e, load(inverses + j), denominator.v[lane]);
+                                 q[lane] = as_i(e + splat(exponential::round_magic));
+                                 if constexpr (!mixed_signs) sum = sum + (q[lane] & splat(255));
+                                 if (lane == panel_vectors - 1) {
+                                   put(q, to);
+                                   to += 4 * group_bytes;
+                                 }
+                               });
     fill(to, block_.last - (range_.last + 15) / 16 * 16);
-    const float total = denominator.fold_sum() + differences.fold_sum() * 0.0f;
-    const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+    const float total = denominator.fold_sum(), inverse = total == 0.0f ? 0.0f : 1.0f / total;
     block_.inverses[row_ - block_.first_row] = inverse;
-    alignas(64) int32_t lanes[W];
-    store(lanes, sum);
-    int32_t& all = block_.sums[row_ - block_.first_row];
-    all = 0;
-    for (const int32_t lane : lanes) all += lane;
+    if constexpr (!mixed_signs) {
+      alignas(64) int32_t lanes[W];
+      store(lanes, sum);
+      int32_t& all = block_.sums[row_ - block_.first_row];
+      all = 0;
+      for (const int32_t lane : lanes) all += lane;
+    }
     if (args_.tap == nullptr) return;
     float* weights = tap_row();
     for (int j = 0; j < args_.tk; ++j) {
@@ -146,18 +195,16 @@ class Softmax {
     to += count / 4 * group_bytes;
   }
 
-  /// 16 probabilities, as a tile reads rows.
-  HEED_INLINE void put(int8_t* to) const {
+  /// 16 probabilities, in the lowest bytes, as a tile reads rows.
+  HEED_INLINE static void put(const I (&q)[panel_vectors], int8_t* to) {
     if constexpr (expands_rows) {
 #if defined(__AVX2__) && !defined(HEED_VNNI)
-      const __m256i words =
-          _mm256_permute4x64_epi64(_mm256_packus_epi32(probabilities_[0].v, probabilities_[1].v), 0xd8);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                          _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words, 0xd8), 0xd8));
+                          _mm256_blend_epi16(q[0].v, _mm256_slli_epi32(q[1].v, 16), 0xaa));
 #endif
     } else {
       unroll<panel_vectors>(
-          [&](auto v) HEED_INLINE_LAMBDA { store_low(reinterpret_cast<uint8_t*>(to) + v * W, probabilities_[v]); });
+          [&](auto v) HEED_INLINE_LAMBDA { store_low(reinterpret_cast<uint8_t*>(to) + v * W, q[v] & splat(255)); });
     }
   }
 
@@ -186,23 +233,12 @@ class Softmax {
     if (j < range_.last) some(j);
   }
 
-  HEED_INLINE F terms(int j) const {
-    F b = zero();
-    if (args_.slope != nullptr)
-      b = splat(*args_.slope) * to_f(iota() + splat(j - row_ - args_.params.offset));  // below 2^24: exact
-    if (toeplitz_ != nullptr)
-      b = b + load_strided(toeplitz_ + j * args_.toeplitz_key, args_.toeplitz_key, args_.tk - j);
-    if (bias_ != nullptr) b = b + load_strided(bias_ + j * args_.bias_key, args_.bias_key, args_.tk - j);
-    return clamp(b * splat(log2_e), -0x1p126f, 0x1p126f);
-  }
-
   const Block& block_;
   const AttentionI8Args& args_;
   int row_;
   float* scores_;
   KeyRange range_;
-  I probabilities_[panel_vectors];
-  const float *bias_ = nullptr, *toeplitz_ = nullptr;
+  Terms terms_{args_, row_};
 };
 
 /// y = (probabilities . v) / denominator
@@ -232,33 +268,37 @@ struct Output {
 }  // namespace
 
 void attention_i8(const AttentionI8Args& args) {
-  const int keys = (args.tk + 15) / 16 * 16, queries_row = (args.d > args.dv ? args.d + 15 : args.dv + 15) / 16 * 16;
+  const int keys = (args.tk + 15) / 16 * 16;
   if (!args.packed) {
     pack_keys(args, keys);
-    pack_values(args, keys);
+    sum_keys(args, keys);
+    pack_values(args, keys, place);
   }
   constexpr int most = 32;
   float factors[most], inverses[most];
   alignas(64) float tops[most * 16];
   int32_t sums[most];
-  const bool has_terms =
-      args.slope != nullptr || args.toeplitz != nullptr || (args.bias != nullptr && !args.bias_is_boolean);
+  const Terms terms(args, 0);
+  const bool has_terms = terms.any_by_query();
+  if (terms.any() && !has_terms)
+    for (int j = 0; j < keys; j += W) store(args.addend + j, terms.addend(j));
+  else
+    __builtin_memcpy(args.addend, args.value_log, static_cast<size_t>(keys) * sizeof(float));
   const int rows_of_block = args.params.block_rows < most ? args.params.block_rows : most;
-  auto* queries = reinterpret_cast<int8_t*>(args.queries);
   for (int row = args.first_row; row < args.last_row; row += rows_of_block) {
     const int rows = args.last_row - row < rows_of_block ? args.last_row - row : rows_of_block;
-    const ptrdiff_t row_bytes = ptrdiff_t{queries_row} * (expands_rows ? 2 : 1);
-    for (int r = 0; r < rows; ++r) {
-      int8_t* to = expands_rows ? args.rows : queries + r * row_bytes;
-      const float scale = quantize_row(args, args.q + (row + r) * args.q_row, args.q_d, args.d, to);
-      factors[r] = scale * args.params.scale * log2_e;
+    const int8_t* queries = args.q + row * args.q_row;
+    ptrdiff_t queries_row = args.q_row;
+    for (int r = 0; r < rows; ++r) factors[r] = factor_of(args, row + r);
 #if defined(__AVX2__) && !defined(HEED_VNNI)
-      expand_row(to, args.d, reinterpret_cast<int16_t*>(queries + r * row_bytes));
+    const ptrdiff_t expanded_row = (ptrdiff_t{args.d} + 15) / 16 * 16;
+    for (int r = 0; r < rows; ++r) expand_row(queries + r * queries_row, args.d, args.queries + r * expanded_row);
+    queries = reinterpret_cast<const int8_t*>(args.queries);
+    queries_row = expanded_row * ptrdiff_t{sizeof(int16_t)};
 #endif
-    }
     const int first = keys_of(args, row).first / 16 * 16, end = keys_of(args, row + rows - 1).last;
-    const Block block{args,      keys,    row,     first,     end <= first ? first : (end + 15) / 16 * 16,
-                      has_terms, factors, queries, row_bytes, inverses,
+    const Block block{args,      keys,    row,     first,       end <= first ? first : (end + 15) / 16 * 16,
+                      has_terms, factors, queries, queries_row, inverses,
                       tops,      sums};
     for (int i = 0; i < rows * 16; i += W) store(tops + i, splat(hidden_log));
     if (block.first < block.last) Tiling<Scores, ShapesI8>::run({block}, row, rows, block.first, block.last);

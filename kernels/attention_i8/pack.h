@@ -1,10 +1,9 @@
 #pragma once
-/// One head's keys and values in panels of int8, and what else attention_i8 makes of its rows. After kernels/simd.h or
+/// One head's keys and values in panels, and what else attention_i8 makes of their scales. After kernels/simd.h or
 /// kernels/scalar.h.
 #include "kernels/attention_i8/attention_i8.h"
 
 #include "kernels/math.h"
-#include "kernels/quantize/group.h"
 
 namespace heed::HEED_ISA {
 namespace {
@@ -12,37 +11,33 @@ namespace {
 inline constexpr float hidden_log = -0x1p126f;  // of a value that no query sees
 inline constexpr float log2_e = exponential::log2_e;
 
-/// A row of n floats at a stride as int8; its scale.
-inline float quantize_row(const AttentionI8Args& args, const float* x, int64_t stride, int n, int8_t* q) {
-  if (stride != 1) {
-    for (int i = 0; i < n; ++i) args.row[i] = x[i * stride];
-    x = args.row;
-  }
-  return quantize_group(x, n, q);
+/// NaNs are one NaN: the exponent's arithmetic below keeps its bits.
+HEED_INLINE F one_nan(F x) {
+  return select(less_equal(x, x), x, splat(__builtin_nanf("")));
 }
 
-/// Four rows of 16 bytes as 16 columns of four.
-HEED_INLINE void interleave4(const int8_t* rows, ptrdiff_t stride, int8_t* to) {
-  using Bytes = int8_t __attribute__((vector_size(16)));
-  Bytes a, b, c, d;
-  __builtin_memcpy(&a, rows, 16);
-  __builtin_memcpy(&b, rows + stride, 16);
-  __builtin_memcpy(&c, rows + 2 * stride, 16);
-  __builtin_memcpy(&d, rows + 3 * stride, 16);
-  const auto low = [](Bytes x, Bytes y) HEED_INLINE_LAMBDA {
-    return __builtin_shufflevector(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  };
-  const auto high = [](Bytes x, Bytes y) HEED_INLINE_LAMBDA {
-    return __builtin_shufflevector(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  };
-  using Pairs = int16_t __attribute__((vector_size(16)));
-  const Pairs ab_low = (Pairs)low(a, b), cd_low = (Pairs)low(c, d), ab_high = (Pairs)high(a, b),
-              cd_high = (Pairs)high(c, d);
-  const Pairs out[4] = {__builtin_shufflevector(ab_low, cd_low, 0, 8, 1, 9, 2, 10, 3, 11),
-                        __builtin_shufflevector(ab_low, cd_low, 4, 12, 5, 13, 6, 14, 7, 15),
-                        __builtin_shufflevector(ab_high, cd_high, 0, 8, 1, 9, 2, 10, 3, 11),
-                        __builtin_shufflevector(ab_high, cd_high, 4, 12, 5, 13, 6, 14, 7, 15)};
-  __builtin_memcpy(to, out, 64);
+/// Four rows of int8 from address(i) on (null: zeros), n bytes each, passed on 16 columns at a time: body(column,
+/// rows).
+using Bytes16 = int8_t __attribute__((vector_size(16)));
+template <class Address, class Body>
+HEED_INLINE void four_rows(int n, Address address, Body body) {
+  const int8_t* from[4];
+  bool all = true;
+  unroll<4>([&](auto i) HEED_INLINE_LAMBDA {
+    from[i] = address(int{i});
+    all &= from[i] != nullptr;
+  });
+  for (int c = 0; c < n; c += 16) {
+    Bytes16 rows[4] = {};
+    if (all && c + 16 <= n) {
+      unroll<4>([&](auto i) HEED_INLINE_LAMBDA { __builtin_memcpy(&rows[i], from[i] + c, 16); });
+    } else {
+      const size_t count = static_cast<size_t>(n - c < 16 ? n - c : 16);
+      for (int i = 0; i < 4; ++i)
+        if (from[i] != nullptr) __builtin_memcpy(&rows[i], from[i] + c, count);
+    }
+    body(c, rows);
+  }
 }
 
 /// Whether key j is there and not padding.
@@ -50,38 +45,61 @@ HEED_INLINE bool is_key(const AttentionI8Args& args, int j) {
   return j < args.tk && (args.key_padding == nullptr || args.key_padding[j * args.padding_key] != 0);
 }
 
+/// `keys`: T, here and below.
 inline void pack_keys(const AttentionI8Args& args, int keys) {
+  using Words = int32_t __attribute__((vector_size(16)));
   const int groups = (args.d + 3) / 4;
-  int8_t* row = args.rows;
-  for (int j = 0; j < keys; ++j) {
-    __builtin_memset(row, 0, static_cast<size_t>(groups) * 4);
-    args.key_scale[j] = is_key(args, j) ? quantize_row(args, args.k + j * args.k_row, args.k_d, args.d, row) : 0.0f;
-    int8_t* to = args.keys + ptrdiff_t{j / 16} * groups * 64 + j % 16 * 4;
-    int32_t sum = 0;
-    for (int g = 0; g < groups; ++g) {
-      __builtin_memcpy(to + ptrdiff_t{g} * 64, row + g * 4, 4);
-      for (int i = 0; i < 4; ++i) sum += row[g * 4 + i];
-    }
-    args.key_sum[j] = sum;
+  for (int j = 0; j < keys; j += 4) {
+    int8_t* const to = args.keys + ptrdiff_t{j / 16} * groups * 64 + j % 16 * 4;
+    four_rows(
+        args.d, [&](int i) { return j + i < args.tk ? args.k + (j + i) * args.k_row : nullptr; },
+        [&](int column, const Bytes16(&rows)[4]) HEED_INLINE_LAMBDA {
+          const Words a = (Words)rows[0], b = (Words)rows[1], c = (Words)rows[2], d = (Words)rows[3];
+          const Words ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+                      ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7),
+                      cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+          const Words lines[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5),
+                                  __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+                                  __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
+                                  __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+          for (int g = 0; g < 4 && column / 4 + g < groups; ++g)
+            __builtin_memcpy(to + ptrdiff_t{column / 4 + g} * 64, &lines[g], 16);
+        });
   }
+  for (int j = 0; j < keys; ++j) args.key_scale[j] = is_key(args, j) ? args.k_scale[j * args.k_scale_row] : 0.0f;
+  for (int j = 0; j < keys; j += W) store(args.key_scale + j, one_nan(load(args.key_scale + j)));
 }
 
-inline void pack_values(const AttentionI8Args& args, int keys) {
-  const int width = (args.dv + 15) / 16 * 16;
+/// `place(i)`: the key, among 16, whose value is element i % 4 of group i / 4.
+template <class Place>
+HEED_INLINE void pack_values(const AttentionI8Args& args, int keys, Place place) {
+  using Pairs = int16_t __attribute__((vector_size(16)));
   for (int j = 0; j < keys; j += 4) {
-    __builtin_memset(args.rows, 0, static_cast<size_t>(width) * 4);
-    for (int i = 0; i < 4; ++i) {
-      float scale = 0.0f;
-      const bool seen = is_key(args, j + i);
-      if (seen) scale = quantize_row(args, args.v + (j + i) * args.v_row, args.v_d, args.dv, args.rows + i * width);
-      // Its logarithm and inverse follow for many keys at once.
-      args.value_log[j + i] = seen ? scale : -1.0f;
-    }
-    for (int c = 0; c < width; c += 16)
-      interleave4(args.rows + c, width, args.values + ptrdiff_t{c} * keys + ptrdiff_t{j} * 16);
+    four_rows(
+        args.dv,
+        [&](int i) {
+          const int key = j / 16 * 16 + place(j % 16 + i);
+          return key < args.tk ? args.v + key * args.v_row : nullptr;
+        },
+        [&](int column, const Bytes16(&rows)[4]) HEED_INLINE_LAMBDA {
+          const auto low = [](Bytes16 x, Bytes16 y) HEED_INLINE_LAMBDA {
+            return (Pairs)__builtin_shufflevector(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+          };
+          const auto high = [](Bytes16 x, Bytes16 y) HEED_INLINE_LAMBDA {
+            return (Pairs)__builtin_shufflevector(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+          };
+          const Pairs ab = low(rows[0], rows[1]), cd = low(rows[2], rows[3]), ab_high = high(rows[0], rows[1]),
+                      cd_high = high(rows[2], rows[3]);
+          const Pairs lines[4] = {__builtin_shufflevector(ab, cd, 0, 8, 1, 9, 2, 10, 3, 11),
+                                  __builtin_shufflevector(ab, cd, 4, 12, 5, 13, 6, 14, 7, 15),
+                                  __builtin_shufflevector(ab_high, cd_high, 0, 8, 1, 9, 2, 10, 3, 11),
+                                  __builtin_shufflevector(ab_high, cd_high, 4, 12, 5, 13, 6, 14, 7, 15)};
+          __builtin_memcpy(args.values + ptrdiff_t{column} * keys + ptrdiff_t{j} * 16, lines, 64);
+        });
   }
+  for (int j = 0; j < keys; ++j) args.value_log[j] = is_key(args, j) ? args.v_scale[j * args.v_scale_row] : -1.0f;
   for (int j = 0; j < keys; j += W) {
-    const F scale = load(args.value_log + j), v = max_fast(splat(0x1p-60f), scale);
+    const F scale = one_nan(load(args.value_log + j)), v = max_fast(splat(0x1p-60f), scale);
     const M hidden = less(scale, zero());
     store(args.value_log + j, select(hidden, splat(hidden_log), log(v) * splat(log2_e)));
     // Of NaN too: its logarithm is enough, and a query that does not see the key must not meet it.
@@ -89,7 +107,12 @@ inline void pack_values(const AttentionI8Args& args, int keys) {
   }
 }
 
-/// 255 * 2^t for t in [-100, 0].
+/// What makes a row's products scores.
+HEED_INLINE float factor_of(const AttentionI8Args& args, int row) {
+  return first_lane(one_nan(splat(args.q_scale[row * args.q_scale_row] * args.params.scale * log2_e)));
+}
+
+/// 255 * 2^t for t in [-100, 0]; of the one NaN NaN.
 HEED_INLINE F exp2_255(F t) {
   const F magic = splat(exponential::round_magic), z = t + magic, f = t - (z - magic);
   const F p = polynomial(f, 254.981654f, 176.781555f, 61.8659325f, 14.0688076f);

@@ -32,6 +32,11 @@ HEED_INLINE V read(const std::byte* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
+/// Not by memcpy, which g++ 12 does in halves, through memory, of vectors of integers.
+template <class V>
+HEED_INLINE V vector_at(const std::byte* p) {
+  return load(reinterpret_cast<std::conditional_t<std::is_same_v<V, F>, const float*, const int32_t*>>(p));
+}
 HEED_INLINE I lanes_of(I a) {
   return a;
 }
@@ -53,10 +58,11 @@ void run_step(std::byte* y, const Place& first, const Place& second, const Place
   const auto one = [&](auto i) HEED_INLINE_LAMBDA {
     constexpr int at = i * vector_bytes;
     V other[2]{};
-    if constexpr (operands > 1) other[0] = read<V>(b + at);
-    if constexpr (operands > 2) other[1] = read<V>(c + at);
-    const auto result = lanes_of(compute<step>(read<First>(a + at), other[0], other[1]));
-    __builtin_memcpy(y + at, &result, sizeof result);
+    if constexpr (operands > 1) other[0] = vector_at<V>(b + at);
+    if constexpr (operands > 2) other[1] = vector_at<V>(c + at);
+    const auto result = lanes_of(compute<step>(vector_at<First>(a + at), other[0], other[1]));
+    store(reinterpret_cast<std::conditional_t<std::is_same_v<decltype(result), const F>, float*, int32_t*>>(y + at),
+          result);
   };
   for (; vectors >= unrolled; vectors -= unrolled) {
     unroll<unrolled>(one);
@@ -208,7 +214,7 @@ class Interpreter {
     const uint32_t size = size_of(output.shape->type);
     std::byte* y = output.data + at * size;
     for (int i = 0; i < n; i += W, y += W * size) {
-      I lanes = read<I>(from + i / W * (round / unrolled));
+      I lanes = vector_at<I>(from + i / W * (round / unrolled));
       if (output.shape->type == Type::boolean) lanes = lanes & splat(1);
       const int left = n - i;
       if (size == lane_bytes) {

@@ -14,7 +14,9 @@ void gather(const GatherArgs& args) {
       for (int64_t i = 0; i < n; ++i) y[i] = x[i * step];
     }
   };
-  if (args.params.packed)
+  if (args.scale != nullptr)
+    gather_scaled(args);
+  else if (args.params.packed)
     gather_columns(args, copy);
   else if (size_of(args.table_shape->type) == 4)
     gather_rows<uint32_t>(args, copy);

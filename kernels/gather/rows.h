@@ -28,6 +28,28 @@ void gather_columns(const GatherArgs& args, Copy copy) {
   });
 }
 
+/// Rows of int8 with their scales.
+inline void gather_scaled(const GatherArgs& args) {
+  const int64_t k = args.k;
+  const Shape& index = *args.index_shape;
+  const Axes<1> picks = axes_of({&index}, 0, index.rank);
+  const int64_t packed = args.params.packed, groups = (k + 3) / 4,
+                entries = packed != 0 ? args.table_shape->dims[0] * 16 - args.params.fill : args.table_shape->dims[0];
+  const auto* table = reinterpret_cast<const int8_t*>(args.table);
+  auto* y = reinterpret_cast<float*>(args.y);
+  picks.for_each_run(0, picks.count(), [&](const int64_t(&pick)[1], int64_t length) {
+    for (int64_t i = 0; i < length; ++i, y += k) {
+      const int64_t entry = entry_of(args.index[pick[0] + i * picks.step(0)], entries);
+      const float scale = args.scale[entry];
+      const int8_t* x = table + (packed != 0 ? entry / 16 * groups * 64 + entry % 16 * 4 : entry * k);
+      const int64_t step = packed != 0 ? 64 : 4;  // from four elements to the next
+      for (int64_t c = 0; c < k / 4 * 4; c += 4, x += step)
+        for (int j = 0; j < 4; ++j) y[c + j] = static_cast<float>(x[j]) * scale;
+      for (int64_t c = k / 4 * 4; c < k; ++c) y[c] = static_cast<float>(x[c % 4]) * scale;
+    }
+  });
+}
+
 template <class T, class Copy>
 void gather_rows(const GatherArgs& args, Copy copy) {
   const Shape &table = *args.table_shape, &index = *args.index_shape;

@@ -47,7 +47,7 @@ void finish(const Epilogue& to, const float* x, ptrdiff_t x_row, const float* re
 using Finish = void (*)(const Epilogue&, const float*, ptrdiff_t, const float*, int, int, int, int);
 constexpr Finish finish_of[activation_count] = {
     finish<Activation::none>, finish<Activation::relu>,    finish<Activation::gelu>, finish<Activation::gelu_tanh>,
-    finish<Activation::silu>, finish<Activation::sigmoid>, finish<Activation::tanh>};
+    finish<Activation::silu>, finish<Activation::sigmoid>, finish<Activation::tanh>, finish<Activation::gelu_i8>};
 
 template <int rows, int vectors>
 HEED_INLINE void Epilogue::store(const Tile<rows, vectors>& tile, int row, int column) const {

@@ -22,7 +22,24 @@ struct ProductI8 {
     using Rows = TileI8<rows, vectors>;
     Rows sums;
     sums.multiply(a + row * a_row, a_row, w, panel, args.b_sum + column, args.k,
-                  typename Rows::Next(reinterpret_cast<const float*>(w), static_cast<int>(groups), row, rows_in_all));
+                  typename Rows::Next(reinterpret_cast<const float*>(w), static_cast<int>(groups), row, rows_in_all),
+                  args.b_zero == nullptr);
+    if (args.a_zero != nullptr)
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        const I column_sum = load(args.b_sum + column + v * W);
+        unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+          I& sum = sums.sum[r * vectors + v];
+          sum = sum - splat(args.a_zero[(row + r) * args.a_zero_row]) * column_sum;
+        });
+      });
+    if (args.b_zero != nullptr)
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        const I zero = load(args.b_zero + column + v * W);
+        unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+          I& sum = sums.sum[r * vectors + v];
+          sum = sum - splat(args.row_sums[row + r]) * zero;
+        });
+      });
     Tile<rows, vectors> tile;
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
       const F scale = load(args.b_scale + column + v * W);
@@ -37,6 +54,17 @@ struct ProductI8 {
   }
 };
 
+int32_t sum_of(const int8_t* a, int n) {
+  I sums = splat(0);
+  int i = 0;
+  for (; i + W <= n; i += W) sums = sums + load(a + i);
+  int32_t lanes[W], sum = 0;
+  store(lanes, sums);
+  for (const int32_t lane : lanes) sum += lane;
+  for (; i < n; ++i) sum += a[i];
+  return sum;
+}
+
 }  // namespace
 
 void matmul_i8(const MatmulI8Args& args) {
@@ -46,6 +74,13 @@ void matmul_i8(const MatmulI8Args& args) {
     block.rows = args.rows - row < args.block_rows ? args.rows - row : args.block_rows;
     block.a = args.a + row * args.a_row;
     block.a_scale = args.a_scale + row * args.a_scale_row;
+    if (args.a_zero != nullptr) block.a_zero = args.a_zero + row * args.a_zero_row;
+    if (args.b_zero != nullptr)
+      for (int r = 0; r < block.rows; ++r)  // as the zeros wrap, so does this
+        args.row_sums[r] = static_cast<int32_t>(
+            static_cast<uint32_t>(sum_of(block.a + r * args.a_row, args.k)) -
+            static_cast<uint32_t>(args.k) *
+                static_cast<uint32_t>(args.a_zero == nullptr ? 0 : block.a_zero[r * args.a_zero_row]));
     const int8_t* a = block.a;
     ptrdiff_t a_row = args.a_row;
 #if defined(__AVX2__) && !defined(HEED_VNNI)
@@ -61,9 +96,12 @@ void matmul_i8(const MatmulI8Args& args) {
                             y_row,   args.activation};
     Tiling<ProductI8, ShapesI8>::run({block, a, a_row, epilogue, block.rows}, 0, block.rows, 0, args.n);
     if (args.q == nullptr) continue;
-    for (int r = 0; r < block.rows; ++r)
-      quantize_groups(y + r * y_row, args.n, args.groups, args.q + (row + r) * args.q_row,
-                      args.q_scale + (row + r) * args.q_scale_row);
+    int8_t* q = args.q + row * args.q_row;
+    if (args.given != nullptr)
+      for (int r = 0; r < block.rows; ++r) quantize_given(y + r * y_row, args.n, args.given, q + r * args.q_row);
+    else
+      quantize_rows(y, y_row, block.rows, args.n, args.groups, q, args.q_row, args.q_scale + row * args.q_scale_row,
+                    args.q_scale_row);
   }
 }
 

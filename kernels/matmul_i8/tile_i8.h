@@ -2,7 +2,7 @@
 /// The register tile of the int8 products, for <op>_i8.simd.cpp files.
 ///
 /// A tile is rows x vectors vectors of int32 outputs in registers. Sums are exact as long as no more than
-/// `most_terms_i8` products of two int8 in [-127, 127] meet, so neither their order nor the machine's own grouping
+/// `most_terms_i8` products of two int8 meet, so neither their order nor the machine's own grouping
 /// changes a bit. Weights lie in panels [..][K/4][16][4]: a line of 64 bytes holds four k of 16 columns.
 ///
 /// The rows as the tile reads them, four elements of k (a group) at a time:
@@ -56,6 +56,14 @@ inline constexpr bool expands_rows = false;
 /// Bytes of a group of a row.
 inline constexpr int group_bytes = expands_rows ? 8 : 4;
 
+/// Whether there are products of unsigned rows and signed weights. Else it is weights + 128, and 128 times the row's
+/// sum is taken off at the end.
+#if defined(__AVX2__) || defined(__ARM_FEATURE_MATMUL_INT8)
+inline constexpr bool mixed_signs = true;
+#else
+inline constexpr bool mixed_signs = false;
+#endif
+
 /// Four elements of a row as one word; the first n of four, the others 0.
 HEED_INLINE int32_t word_at(const int8_t* p) {
   int32_t word;
@@ -97,10 +105,11 @@ struct TileI8 {
 
   /// sum[r][c] = sum over i < k of a[r][i] * w[i][c]. Row r begins a_row bytes after the one before; `w` is the line of
   /// the first group at the tile's first column, and each 16 columns begin w_panel bytes after the 16 before. `sums`:
-  /// those of the columns over all k, from the tile's first on; of unsigned rows those of the rows.
+  /// those of the columns over all k, from the tile's first on; of unsigned rows those of the rows, where not
+  /// mixed_signs. `pairs`: no weight is -128, so that two products fit int16.
   template <class Prefetch = Nothing>
   HEED_INLINE void multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w, ptrdiff_t w_panel, const int32_t* sums,
-                            ptrdiff_t k, Prefetch&& prefetch = {});
+                            ptrdiff_t k, Prefetch&& prefetch = {}, bool pairs = true);
 
  private:
   HEED_INLINE static const int8_t* line_of(const int8_t* w, ptrdiff_t w_panel, int v) {
@@ -122,7 +131,7 @@ template <int rows, int vectors, bool unsigned_rows>
 template <class Prefetch>
 HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w,
                                                                 ptrdiff_t w_panel, const int32_t* sums, ptrdiff_t k,
-                                                                Prefetch&& prefetch) {
+                                                                Prefetch&& prefetch, bool) {
   // A dot product takes four or five cycles and two start in each: few chains are split over k.
   constexpr int chains = rows * vectors, splits = chains >= 8 ? 1 : chains >= 4 ? 2 : chains >= 2 ? 4 : 8;
   I part[splits * chains];
@@ -174,7 +183,7 @@ template <int rows, int vectors, bool unsigned_rows>
 template <class Prefetch>
 HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w,
                                                                 ptrdiff_t w_panel, const int32_t*, ptrdiff_t k,
-                                                                Prefetch&& prefetch) {
+                                                                Prefetch&& prefetch, bool) {
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { sum[i] = splat(0); });
   // The even elements of each column's four, then the odd ones: few registers hold weights.
   const auto half = [&](auto odd) HEED_INLINE_LAMBDA {
@@ -212,12 +221,6 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
 }
 
 #else  // NEON
-
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-inline constexpr bool mixed_signs = true;  // there are products of unsigned rows and signed weights
-#else
-inline constexpr bool mixed_signs = false;  // weights + 128 then, and 128 times the row's sum is taken off at the end
-#endif
 
 template <bool unsigned_rows>
 HEED_INLINE int8x16_t line_at(const int8_t* p) {
@@ -298,7 +301,7 @@ template <int rows, int vectors, bool unsigned_rows>
 template <class Prefetch>
 HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a, ptrdiff_t a_row, const int8_t* w,
                                                                 ptrdiff_t w_panel, const int32_t* sums, ptrdiff_t k,
-                                                                Prefetch&&) {
+                                                                Prefetch&&, [[maybe_unused]] bool pairs) {
   const int8_t* lines[vectors];
   unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA { lines[v] = line_of(w, w_panel, v); });
   ptrdiff_t groups = k / 4;
@@ -341,7 +344,7 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
   for (; groups > 0; --groups, a += 4) dot_words([&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row); });
   if (k % 4 != 0) dot_words([&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
 #else
-  // Pairs of a column's four in the lanes of an accumulator, two columns in each. Two products of 127 * 127 fit int16;
+  // Pairs of a column's four in the lanes of an accumulator, two columns in each. Two products of 128 * 127 fit int16;
   // of unsigned ones one fits.
   int32x4_t part[rows * vectors * 2];
   unroll<rows * vectors * 2>([&](auto i) HEED_INLINE_LAMBDA { part[i] = vdupq_n_s32(0); });
@@ -382,8 +385,8 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
   };
   using One = std::integral_constant<int, 1>;
   const auto word = [&](auto r, auto g) HEED_INLINE_LAMBDA { return word_at(a + r * a_row + 4 * g); };
-  for (; groups >= 2; groups -= 2) step(std::integral_constant<int, 2>{}, word);
-  if (groups > 0) step(One{}, word);
+  for (; pairs && groups >= 2; groups -= 2) step(std::integral_constant<int, 2>{}, word);
+  for (; groups > 0; --groups) step(One{}, word);
   if (k % 4 != 0)
     step(One{}, [&](auto r, auto) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA {

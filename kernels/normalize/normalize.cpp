@@ -4,6 +4,8 @@
 #include "kernels/contract.h"
 #include "kernels/scalar.h"
 
+#include "kernels/quantize/group.h"
+
 namespace heed {
 namespace portable {
 
@@ -32,6 +34,9 @@ void normalize(const NormalizeArgs& args) {
       else
         y[i] = z;
     }
+    if (args.q != nullptr)
+      quantize_rows(y, 0, 1, args.n, args.groups, args.q + row * args.q_row, 0, args.q_scale + row * args.q_scale_row,
+                    0);
   }
 }
 
@@ -39,17 +44,22 @@ void normalize(const NormalizeArgs& args) {
 
 namespace {
 
+enum Output { y_output, q_output, q_scale_output, output_count };
+
 Violation check(const Contract& contract) {
   const auto& params = *static_cast<const NormalizeParams*>(contract.params);
   Check check(contract);
   check.in_range(contract.input_count, 1, 3, 0, "normalize has one to three inputs");
-  check.holds(contract.output_count == 1, "normalize has one output", output_operand, contract.output_count, 1);
+  check.in_range(contract.output_count, 1, output_count, output_operand, "normalize has one to three outputs");
   check.holds(params.kind <= Normalization::rms, "unknown kind of normalization", output_operand,
               static_cast<int>(params.kind), static_cast<int>(Normalization::rms));
   if (!check.operand(0, -1)) return check.violation();
   const Shape& x = *contract.input(0);
   if (!check.holds(x.rank >= 1, "x has no axis", 0, x.rank, 1)) return check.violation();
-  check.same_dims(output_operand, 0);
+  const Shape *y = contract.output(y_output), *q = contract.output(q_output);
+  check.holds(y != nullptr || q != nullptr, "an operand is missing", output_operand, 0, 1);
+  if (check.optional(output_operand, x.rank) && y != nullptr) check.dims_of(output_operand, x);
+  check.quantized(output_operand + q_output, x);
   for (const int i : {1, 2}) {
     if (check.optional(i, 1)) check.dim(i, 0, x.dims[x.rank - 1], "scale and bias have the length of the last axis");
     check.last_stride(i);
@@ -59,33 +69,51 @@ Violation check(const Contract& contract) {
   return check.violation();
 }
 
-uint64_t scratch(const Contract&) {
-  return 0;
+uint64_t scratch(const Contract& contract) {
+  const Shape& x = *contract.input(0);
+  return contract.output(y_output) == nullptr ? (Size(sizeof(float)) * x.dims[x.rank - 1]).value : 0;
 }
 
-bool in_place(const Contract&, int input, int) {
-  return input == 0;
+bool in_place(const Contract&, int input, int output) {
+  return input == 0 && output == y_output;
 }
 
 void run(const Invocation& call) {
-  const Tensor x = call.input(0), scale = call.input(1), bias = call.input(2), y = call.output(0);
+  const Tensor x = call.input(0), scale = call.input(1), bias = call.input(2), y = call.output(y_output),
+               q = call.output(q_output), q_scale = call.output(q_scale_output);
   const int last = x.shape->rank - 1;
   const int32_t n = x.shape->dims[last];
   if (n == 0) return;
-  const Axes<2> rows = axes_of({x.shape, y.shape}, 0, last);
+  // An absent operand steps like none.
+  enum { x_step, y_step, q_step, q_scale_step, steps };
+  const Tensor operands[steps] = {x, y, q, q_scale};
+  Axes<steps> rows;
+  for (int axis = 0; axis < last; ++axis) {
+    int64_t strides[steps];
+    for (int i = 0; i < steps; ++i) strides[i] = operands[i] ? operands[i].shape->strides[axis] : 0;
+    rows.push(x.shape->dims[axis], strides);
+  }
+  NormalizeArgs whole{};
+  whole.scale = scale ? scale.as<float>() : nullptr;
+  whole.bias = bias ? bias.as<float>() : nullptr;
+  whole.n = n;
+  whole.groups = q ? q_scale.shape->dims[last] : 1;
+  whole.x_row = rows.step(x_step);
+  whole.y_row = rows.step(y_step);
+  whole.q_row = rows.step(q_step);
+  whole.q_scale_row = rows.step(q_scale_step);
+  whole.params = *static_cast<const NormalizeParams*>(call.params);
   const auto kernel = normalize_variants[call.isa];
-  split(call, rows.count(), 1 + task_elements / n, [&](int64_t first, int64_t end, std::byte*) {
-    rows.for_each_run(first, end, [&](const int64_t(&offsets)[2], int64_t length) {
-      NormalizeArgs args{};
-      args.x = x.as<float>() + offsets[0];
-      args.y = y.as<float>() + offsets[1];
-      args.scale = scale ? scale.as<float>() : nullptr;
-      args.bias = bias ? bias.as<float>() : nullptr;
+  split(call, rows.count(), 1 + task_elements / n, [&](int64_t first, int64_t end, std::byte* scratch) {
+    rows.for_each_run(first, end, [&](const int64_t(&offsets)[steps], int64_t length) {
+      NormalizeArgs args = whole;
+      args.x = x.as<float>() + offsets[x_step];
+      args.y = y ? y.as<float>() + offsets[y_step] : reinterpret_cast<float*>(scratch);
+      if (q) {
+        args.q = q.as<int8_t>() + offsets[q_step];
+        args.q_scale = q_scale.as<float>() + offsets[q_scale_step];
+      }
       args.rows = static_cast<int32_t>(length);
-      args.n = n;
-      args.x_row = rows.step(0);
-      args.y_row = rows.step(1);
-      args.params = *static_cast<const NormalizeParams*>(call.params);
       kernel(args);
     });
   });

@@ -8,7 +8,9 @@
 /// then + bias as one fused multiply-add where both are present.
 ///
 /// inputs: 0 x f32 [.., N] last stride 1, 1 scale f32 [N] optional, 2 bias f32 [N] optional
-/// outputs: 0 y, shape of x, last stride 1. scratch: none. in place: x and y.
+/// outputs: 0 y, shape of x, absent where only q is wanted; 1 q i8, shape of x, and 2 q_scale f32 [.., G], both or
+///   neither: y as int8 (kernels/quantize/quantize.h). Last strides 1.
+/// scratch: f32 [N] where q is wanted and y is not. in place: x and y.
 #include "kernels/operator.h"
 #include "kernels/variants.h"
 
@@ -27,8 +29,10 @@ struct NormalizeArgs {
   const float* x;
   const float *scale, *bias;  // [n] or null
   float* y;
-  int32_t rows, n;
-  int64_t x_row, y_row;
+  int8_t* q;  // null: not wanted
+  float* q_scale;
+  int32_t rows, n, groups;
+  int64_t x_row, y_row, q_row, q_scale_row;
   NormalizeParams params;
 };
 

@@ -2,6 +2,8 @@
 
 #include "kernels/simd.h"
 
+#include "kernels/quantize/group.h"
+
 namespace heed::HEED_ISA {
 namespace {
 
@@ -52,8 +54,13 @@ HEED_INLINE void normalize_row(const NormalizeArgs& args, const float* x, float*
 template <bool has_scale, bool has_bias>
 void normalize_rows(const NormalizeArgs& args) {
   const float one_nth = 1.0f / static_cast<float>(args.n);
-  for (int row = 0; row < args.rows; ++row)
-    normalize_row<has_scale, has_bias>(args, args.x + row * args.x_row, args.y + row * args.y_row, one_nth);
+  for (int row = 0; row < args.rows; ++row) {
+    float* y = args.y + row * args.y_row;
+    normalize_row<has_scale, has_bias>(args, args.x + row * args.x_row, y, one_nth);
+    if (args.q != nullptr)
+      quantize_rows(y, 0, 1, args.n, args.groups, args.q + row * args.q_row, 0, args.q_scale + row * args.q_scale_row,
+                    0);
+  }
 }
 
 }  // namespace

@@ -10,9 +10,11 @@ namespace heed {
 namespace portable {
 
 void quantize(const QuantizeArgs& args) {
-  for (int32_t row = 0; row < args.rows; ++row)
-    quantize_groups(args.x + row * args.x_row, args.n, args.groups, args.q + row * args.q_row,
-                    args.scale + row * args.scale_row);
+  if (args.given == nullptr)
+    return quantize_rows(args.x, args.x_row, args.rows, args.n, args.groups, args.q, args.q_row, args.scale,
+                         args.scale_row);
+  for (int row = 0; row < args.rows; ++row)
+    quantize_given(args.x + row * args.x_row, args.n, args.given, args.q + row * args.q_row);
 }
 
 }  // namespace portable
@@ -21,22 +23,22 @@ namespace {
 
 Violation check(const Contract& contract) {
   Check check(contract);
-  check.equal(contract.input_count, 1, 0, "quantize has one input");
-  check.equal(contract.output_count, 2, output_operand, "quantize has two outputs");
-  if (!check.operand(0, -1)) return check.violation();
+  check.in_range(contract.input_count, 1, 2, 0, "quantize has one input or two");
+  check.equal(contract.output_count, contract.input(1) == nullptr ? 2 : 1, output_operand,
+              "quantize has two outputs, or a scale that is given and one");
+  if (!check.operand(0, -1) || !check.optional(1, 1)) return check.violation();
+  check.dim(1, -1, 2, "a scale and a zero point are two numbers");
+  check.last_stride(1);
   const Shape& x = *contract.input(0);
   if (!check.holds(x.rank >= 1, "x has no axis", 0, x.rank, 1)) return check.violation();
-  if (!check.operand(output_operand, x.rank, Type::i8) || !check.dims_of(output_operand, x) ||
-      !check.operand(output_operand + 1, x.rank)) {
+  if (!check.holds(contract.output(0) != nullptr, "an operand is missing", output_operand, 0, 1)) {
     return check.violation();
   }
-  const int last = x.rank - 1;
-  const int32_t groups = contract.output(1)->dims[last];
-  for (int axis = 0; axis < last; ++axis)
-    check.dim(output_operand + 1, axis, x.dims[axis], "x and scale differ in a leading axis");
-  check.holds(groups > 0 && x.dims[last] % groups == 0, "the columns are no multiple of the groups", output_operand + 1,
-              x.dims[last], groups);
-  for (const int operand : {0, output_operand, output_operand + 1}) check.last_stride(operand);
+  if (contract.input(1) == nullptr)
+    check.quantized(output_operand, x);
+  else if (check.operand(output_operand, x.rank, Type::i8) && check.dims_of(output_operand, x))
+    check.last_stride(output_operand);
+  check.last_stride(0);
   return check.violation();
 }
 
@@ -49,15 +51,17 @@ bool in_place(const Contract&, int, int) {
 }
 
 void run(const Invocation& call) {
-  const Tensor x = call.input(0), q = call.output(0), scale = call.output(1);
+  const Tensor x = call.input(0), given = call.input(1), q = call.output(0), scale = call.output(1);
   const int last = x.shape->rank - 1;
   const int32_t n = x.shape->dims[last];
-  const Axes<3> rows = axes_of({x.shape, q.shape, scale.shape}, 0, last);
+  // A scale that is given steps like q, and is not written.
+  const Axes<3> rows = axes_of({x.shape, q.shape, scale ? scale.shape : q.shape}, 0, last);
   const auto kernel = quantize_variants[call.isa];
   split(call, rows.count(), 1 + task_elements / (n + 1), [&](int64_t first, int64_t end, std::byte*) {
     rows.for_each_run(first, end, [&](const int64_t(&offsets)[3], int64_t length) {
-      kernel({x.as<float>() + offsets[0], q.as<int8_t>() + offsets[1], scale.as<float>() + offsets[2],
-              static_cast<int32_t>(length), n, scale.shape->dims[last], rows.step(0), rows.step(1), rows.step(2)});
+      kernel({x.as<float>() + offsets[0], q.as<int8_t>() + offsets[1], scale ? scale.as<float>() + offsets[2] : nullptr,
+              given ? given.as<float>() : nullptr, static_cast<int32_t>(length), n, scale ? scale.shape->dims[last] : 1,
+              rows.step(0), rows.step(1), rows.step(2)});
     });
   });
 }

@@ -48,18 +48,29 @@ HEED_INLINE constexpr int gates_of(Cell cell) {
   return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1;
 }
 
-/// One direction of the whole sequence for some batch elements; pointers are to the first of them.
-struct RecurrentArgs {
-  const float* x;          // [T, batch, I]
-  const float *w, *r, *b;  // this direction's
-  const float *h0, *c0;    // [batch, H] of this direction, or null: zeros
-  float *y, *h, *c;        // y [T, batch, H] of this direction, h and c [batch, H]; each may be null
+/// H rounded up to whole panels.
+HEED_INLINE constexpr int units_of(const RecurrentParams& params) {
+  return (params.hidden + 15) / 16 * 16;
+}
+
+/// One direction of the whole sequence for some batch elements, of any element type; pointers are to the first of them.
+struct RecurrentLayer {
+  const float *h0, *c0;  // [batch, H] of this direction, or null: zeros
+  float *y, *h, *c;      // y [T, batch, H] of this direction, h and c [batch, H]; each may be null
   int32_t steps, batch, inputs;
   int64_t x_step, x_batch, y_step, y_batch, h0_batch, h0_unit, c0_batch, c0_unit, h_batch, c_batch;
   bool reverse;
   RecurrentParams params;
   // The parts of the scratch, as above.
   float *product, *sums, *h_now, *c_now;
+
+  /// Where in x and y a step is.
+  HEED_INLINE int32_t time(int32_t step) const { return reverse ? steps - 1 - step : step; }
+};
+
+struct RecurrentArgs : RecurrentLayer {
+  const float* x;          // [T, batch, I]
+  const float *w, *r, *b;  // this direction's
 };
 
 HEED_DECLARE_VARIANTS(recurrent, RecurrentArgs)

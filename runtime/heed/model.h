@@ -172,6 +172,9 @@ class Model {
   std::string_view absorbed(uint32_t index, uint32_t number) const;
   /// Who wrote the file; may be empty.
   std::string_view producer() const;
+  /// The converter's options and their values, in turn: "--dim", "tokens=1..512", "--quantize", "int8".
+  uint32_t made_with_count() const;
+  std::string_view made_with(uint32_t index) const;
   /// SHA-256 of the file with these bytes as zeros; empty, or 32 bytes.
   std::span<const std::byte> content_hash() const;
 

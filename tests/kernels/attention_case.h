@@ -1,6 +1,7 @@
 #pragma once
 /// One attention over random data, of every element type, against double precision and every instruction set.
 #include "kernels/attention/attention.h"
+#include "kernels/quantize/quantize.h"
 
 #include <algorithm>
 
@@ -29,6 +30,7 @@ struct Case {
   bool heads_inside = false;  // q, k, v and y as [B, T, H * D]
   bool v_gaps = false;        // v's channels are not side by side
   bool broadcast = false;     // one bias for all batches and heads, and every second element of toeplitz
+  bool bias_by_key = false;   // one for all queries too
   bool nan_in_masked = false, provoke = false;
   uint32_t threads = 1;
 
@@ -90,6 +92,7 @@ class Attention {
     const Type bias_type = c.bias == Bias::keep ? Type::boolean : Type::f32;
     bias_shape_ = shape_of(bias_type, {c.batch, c.heads, c.tq, c.tk});
     if (c.broadcast) bias_shape_ = shape_of(bias_type, {c.batch, c.heads, c.tq, c.tk}, {0, 0, c.tk, 1});
+    if (c.bias_by_key) bias_shape_.strides[0] = bias_shape_.strides[1] = bias_shape_.strides[2] = 0;
     const size_t pairs = static_cast<size_t>(c.tq) * c.tk * (c.broadcast ? 1 : c.batch * c.heads);
     bias_ = numbers(c.bias == Bias::numbers ? pairs : 0);
     keep_.resize(c.bias == Bias::keep ? pairs : 0);
@@ -149,13 +152,21 @@ class Attention {
     AttentionParams params = params_;
     params.block_rows = static_cast<uint16_t>(block_rows);
     Call call(row, &params);
-    call.input(q_shape_, q.data()).input(k_shape_, k.data()).input(v_shape_, v.data());
+    const bool int8 = &row == &attention_i8_operator;
+    const Rows rows[] = {rows_of(int8, q_shape_, q_), rows_of(int8, k_shape_, k_), rows_of(int8, v_shape_, v_)};
+    const Guarded<int8_t> q8(rows[0].bytes), k8(rows[1].bytes), v8(rows[2].bytes);
+    if (int8)
+      call.input(rows[0].shape, q8.data()).input(rows[1].shape, k8.data()).input(rows[2].shape, v8.data());
+    else
+      call.input(q_shape_, q.data()).input(k_shape_, k.data()).input(v_shape_, v.data());
     c_.bias == Bias::none ? call.absent()
                           : call.input(bias_shape_, c_.bias == Bias::keep ? static_cast<const void*>(keep.data())
                                                                           : static_cast<const void*>(bias.data()));
     c_.padding ? call.input(padding_shape_, padding.data()) : call.absent();
     c_.slope ? call.input(slope_shape_, slope_.data()) : call.absent();
     c_.toeplitz ? call.input(toeplitz_shape_, toeplitz.data()) : call.absent();
+    for (const Rows& of : rows)
+      if (int8) call.input(of.scale_shape, of.scales.data());
     const WeightTap tap{Weights::row, weights};
     call.output(y_shape_, y).run(isa, threads, weights == nullptr ? nullptr : &tap);
   }
@@ -196,6 +207,37 @@ class Attention {
   }
 
  private:
+  /// What attention_i8 takes: rows as int8, where the floats lie but without gaps.
+  struct Rows {
+    Shape shape, scale_shape;
+    std::vector<int8_t> bytes;
+    std::vector<float> scales;
+  };
+  Rows rows_of(bool wanted, const Shape& x, const std::vector<float>& values) const {
+    if (!wanted) return {};
+    const int32_t batch = x.dims[0], heads = x.dims[1], length = x.dims[2], width = x.dims[3];
+    const auto lie = [&](Type type, int32_t n) {
+      return c_.heads_inside ? shape_of(type, {batch, heads, length, n}, {length * heads * n, n, heads * n, 1})
+                             : shape_of(type, {batch, heads, length, n});
+    };
+    Rows rows{lie(Type::i8, width), lie(Type::f32, 1), {}, {}};
+    const auto count = static_cast<size_t>(batch) * heads * length;
+    rows.bytes.resize(count * width);
+    rows.scales.resize(count);
+    std::vector<float> dense(rows.bytes.size());
+    for (int b = 0; b < batch; ++b)
+      for (int h = 0; h < heads; ++h)
+        for (int i = 0; i < length; ++i)
+          for (int n = 0; n < width; ++n) dense[at(rows.shape, b, h, i, n)] = values[at(x, b, h, i, n)];
+    const Shape dense_shape = lie(Type::f32, width);
+    const QuantizeParams params{};
+    Call(quantize_operator, &params)
+        .input(dense_shape, dense.data())
+        .output(rows.shape, rows.bytes.data())
+        .output(rows.scale_shape, rows.scales.data())
+        .run(Isa::portable);
+    return rows;
+  }
   static size_t at(const Shape& shape, int b, int h, int i, int n) {
     return static_cast<size_t>(int64_t{b} * shape.strides[0] + int64_t{h} * shape.strides[1] +
                                int64_t{i} * shape.strides[2] + int64_t{n} * shape.strides[3]);

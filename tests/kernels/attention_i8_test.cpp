@@ -38,19 +38,24 @@ TEST_CASE("attention_i8: probabilities, values and scores at their extremes") {
     }
 }
 
-TEST_CASE("attention_i8: the contract knows what int32 holds") {
+TEST_CASE("attention_i8: the contract knows what int32 holds, and how many scales there are") {
   const AttentionParams params{1.0f, 0, 0, 12, 0, 0, 0};
-  const auto violation = [&](int tk, int d) {
-    const Shape q = shape_of(Type::f32, {1, 1, 1, d}), k = shape_of(Type::f32, {1, 1, tk, d}),
-                v = shape_of(Type::f32, {1, 1, tk, 1}), y = shape_of(Type::f32, {1, 1, 1, 1});
+  const auto violation = [&](int tk, int d, int scales) {
+    const Shape q = shape_of(Type::i8, {1, 1, 1, d}), k = shape_of(Type::i8, {1, 1, tk, d}),
+                v = shape_of(Type::i8, {1, 1, tk, 1}), y = shape_of(Type::f32, {1, 1, 1, 1}),
+                scale = shape_of(Type::f32, {1, 1, scales, 1}), one = shape_of(Type::f32, {1, 1, 1, 1});
+    Call call(attention_i8_operator, &params);
+    call.input(q, nullptr).input(k, nullptr).input(v, nullptr);
+    for (int i = 0; i < 4; ++i) call.absent();
     const Violation found =
-        Call(attention_i8_operator, &params).input(q, nullptr).input(k, nullptr).input(v, nullptr).output(y, nullptr).check();
+        call.input(one, nullptr).input(scale, nullptr).input(scale, nullptr).output(y, nullptr).check();
     return std::string(found ? found.what : "");
   };
-  CHECK(violation(66304, 64) == "");
-  CHECK(violation(66305, 64) == "sums over so many keys do not fit int32");
-  CHECK(violation(8, 133144) == "");
-  CHECK(violation(8, 133145) == "sums of so many terms do not fit int32");
+  CHECK(violation(66304, 64, 66304) == "");
+  CHECK(violation(66305, 64, 66305) == "sums over so many keys do not fit int32");
+  CHECK(violation(8, 133144, 8) == "");
+  CHECK(violation(8, 133145, 8) == "sums of so many terms do not fit int32");
+  CHECK(violation(8, 64, 7) == "rows and their scales differ in number");
 }
 
 }  // namespace

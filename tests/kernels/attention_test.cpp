@@ -82,6 +82,7 @@ TEST_CASE("attention: every combination of masks, biases, heads and layouts") {
     c.toeplitz = bits & 32;
     c.heads_inside = bits & 16;
     c.broadcast = bits & 64;
+    c.bias_by_key = bits & 128;
     c.v_gaps = (bits & 3) == 3;
     c.block_rows = bits % 5 * 3 + 1;
     c.nan_in_masked = true;

@@ -101,6 +101,51 @@ TEST_CASE("gather: columns of a matmul's panels") {
   }
 }
 
+TEST_CASE("gather: rows of int8 with scales, plain and in panels") {
+  Random random(3);
+  for (const int entries : {1, 15, 16, 17, 64}) {
+    for (const int k : {0, 1, 4, 7, 16, 41}) {
+      const int blocks = (entries + 15) / 16, groups = (k + 3) / 4;
+      const Shape index = shape_of(Type::i32, {2, 3}, {1, 2}), y = shape_of(Type::f32, {2, 3, k}),
+                  plain = shape_of(Type::i8, {entries, k}), panels = shape_of(Type::i8, {blocks, groups, 16, 4}),
+                  values = shape_of(Type::f32, {entries, k}), scale_shape = shape_of(Type::f32, {entries}),
+                  panel_scales = shape_of(Type::f32, {blocks, 16});
+      std::vector<int8_t> rows(static_cast<size_t>(entries * k)), packed(static_cast<size_t>(blocks * groups * 64));
+      std::vector<float> scales = uniform(static_cast<size_t>(blocks * 16), random), products(rows.size());
+      for (int i = 0; i < entries; ++i)
+        for (int c = 0; c < k; ++c) {
+          const auto at = static_cast<size_t>(i * k + c);
+          rows[at] = static_cast<int8_t>(random());
+          packed[static_cast<size_t>((i / 16 * groups + c / 4) * 64 + i % 16 * 4 + c % 4)] = rows[at];
+          products[at] = static_cast<float>(rows[at]) * scales[static_cast<size_t>(i)];
+        }
+      const Guarded<int8_t> table{std::span<const int8_t>(rows)}, columns{std::span<const int8_t>(packed)};
+      const Guarded<float> all_scales{std::span<const float>(scales)},
+          own_scales(std::span<const float>(scales).first(static_cast<size_t>(entries)));
+      const Guarded<int32_t> pick(std::vector<int32_t>{0, -1, entries - 1, entries, INT32_MIN, INT32_MAX});
+      const GatherParams as_rows{0}, as_columns{0, 1, static_cast<uint8_t>(blocks * 16 - entries)};
+      const std::vector<float> wanted = expected(values, products.data(), index, pick.data(), 0, y);
+      for (const Isa isa : isas()) {
+        const Guarded<float> of_rows(wanted.size()), of_columns(wanted.size());
+        Call(gather_operator, &as_rows)
+            .input(plain, table.data())
+            .input(index, pick.data())
+            .input(scale_shape, own_scales.data())
+            .output(y, of_rows.data())
+            .run(isa);
+        Call(gather_operator, &as_columns)
+            .input(panels, columns.data())
+            .input(index, pick.data())
+            .input(panel_scales, all_scales.data())
+            .output(y, of_columns.data())
+            .run(isa);
+        check_same(wanted, of_rows, name(isa));
+        check_same(wanted, of_columns, name(isa));
+      }
+    }
+  }
+}
+
 TEST_CASE("gather: the contract") {
   const Shape table = shape_of(Type::f32, {4, 5}), index = shape_of(Type::i32, {3}), y = shape_of(Type::f32, {3, 5}),
               wrong = shape_of(Type::f32, {3, 4}), floats = shape_of(Type::f32, {3}),
@@ -132,4 +177,22 @@ TEST_CASE("gather: the contract") {
   CHECK(refused_packed(shape_of(Type::f32, {2, 5, 8}), y, {0, 1, 0}));
   CHECK(refused_packed(shape_of(Type::f32, {2, 5, 16}, {80, 1, 5}), y, {0, 1, 0}));
   CHECK(refused_packed(table, y, {0, 1, 0}));
+  const Shape rows = shape_of(Type::i8, {4, 5}), scale = shape_of(Type::f32, {4}),
+              columns = shape_of(Type::i8, {2, 2, 16, 4}), scales = shape_of(Type::f32, {2, 16});
+  const auto refused_scaled = [&](const Shape& a, const Shape& b, const Shape& c, GatherParams params) {
+    return bool(
+        Call(gather_operator, &params).input(a, data).input(index, data).input(b, data).output(c, data).check());
+  };
+  CHECK(!refused_scaled(rows, scale, y, {0}));
+  CHECK(!refused_scaled(columns, scales, y, {0, 1, 15}));
+  CHECK(refused_scaled(table, scale, y, {0}));
+  CHECK(refused_scaled(rows, scale, y, {1}));
+  CHECK(refused_scaled(rows, scale, wrong, {0}));
+  CHECK(refused_scaled(rows, shape_of(Type::f32, {3}), y, {0}));
+  CHECK(refused_scaled(rows, shape_of(Type::f32, {4}, {2}), y, {0}));
+  CHECK(refused_scaled(rows, scales, y, {0}));
+  CHECK(refused_scaled(columns, shape_of(Type::f32, {2, 8}), y, {0, 1, 15}));
+  CHECK(refused_scaled(columns, scales, shape_of(Type::f32, {3, 9}), {0, 1, 15}));
+  CHECK(refused_scaled(shape_of(Type::i8, {2, 2, 16, 5}), scales, y, {0, 1, 15}));
+  CHECK(refused_scaled(shape_of(Type::i8, {0, 5}), shape_of(Type::f32, {0}), y, {0}));
 }

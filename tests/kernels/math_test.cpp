@@ -129,6 +129,9 @@ TEST_CASE("math: ends of the range") {
   CHECK(same(gelu(inf), inf));
   CHECK(gelu(-inf) == 0);
   CHECK(same(gelu(100), 100.0f));
+  CHECK(same(gelu_i8(inf), inf));
+  CHECK(std::isnan(gelu_i8(NAN)));
+  for (float x = -20; x < 20; x += 1e-3f) REQUIRE(std::abs(gelu_i8(x) - gelu_of(x)) < (x < 8 ? 8.2e-5 : 1e-6 * x));
   CHECK(same(gelu_tanh(inf), inf));
   CHECK(gelu_tanh(-inf) == 0);
   CHECK(same(softplus(inf), inf));

@@ -7,7 +7,7 @@
 namespace heed::test {
 namespace {
 
-constexpr const char* activations[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"};
+constexpr const char* activations[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "gelu_i8"};
 
 /// Each product is rounded once when it is added; the sum of |a b| is below K * 4 here.
 Tolerance sum_of(int k) {

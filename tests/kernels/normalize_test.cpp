@@ -1,4 +1,5 @@
 #include "kernels/normalize/normalize.h"
+#include "kernels/quantize/quantize.h"
 
 #include "tests/kernels/support.h"
 
@@ -79,6 +80,40 @@ TEST_CASE("normalize: every instruction set gives the reference's bits") {
   }
 }
 
+TEST_CASE("normalize: rows as int8 are those that quantize makes, with and without the floats") {
+  Random random(4);
+  const Case c{{Normalization::layer, {}, 1e-5f}, true, true};
+  for (const int n : {3, 24, 60, 387}) {
+    for (const int groups : {1, 3}) {
+      const Shape shape = shape_of(Type::f32, {5, n}), vector = shape_of(Type::f32, {n}),
+                  bytes = shape_of(Type::i8, {5, n}), scales = shape_of(Type::f32, {5, groups});
+      const auto x = uniform(static_cast<size_t>(5 * n), random), scale = uniform(static_cast<size_t>(n), random),
+                 bias = uniform(static_cast<size_t>(n), random);
+      std::vector<float> expected(x.size()), q_scale(static_cast<size_t>(5 * groups));
+      std::vector<int8_t> q(x.size());
+      run(c, shape, vector, x.data(), scale.data(), bias.data(), expected.data(), Isa::portable);
+      const QuantizeParams params{};
+      Call(quantize_operator, &params)
+          .input(shape, expected.data())
+          .output(bytes, q.data())
+          .output(scales, q_scale.data())
+          .run(Isa::portable);
+      for (const Isa isa : isas())
+        for (const bool floats : {false, true}) {
+          const Guarded<float> y(x.size()), found_scale(q_scale.size());
+          const Guarded<int8_t> found(q.size());
+          Call call(normalize_operator, &c.params);
+          call.input(shape, x.data()).input(vector, scale.data()).input(vector, bias.data());
+          floats ? call.output(shape, y.data()) : call.absent_output();
+          call.output(bytes, found.data()).output(scales, found_scale.data()).run(isa, floats ? 1 : 2);
+          CHECK(std::equal(q.begin(), q.end(), found.data()));
+          check_same(q_scale, found_scale, name(isa));
+          if (floats) check_same(expected, y, name(isa));
+        }
+    }
+  }
+}
+
 TEST_CASE("normalize: results do not depend on threads") {
   Random random(3);
   const Case c{{Normalization::layer, {}, 1e-5f}, true, true};
@@ -112,6 +147,20 @@ TEST_CASE("normalize: the contract") {
   CHECK(refused(scalar, vector, scalar, params));
   CHECK(refused(x, vector, x, unknown));
   const Call call = Call(normalize_operator, &params).input(x, data).input(vector, data).output(x, data);
+  const Shape q = shape_of(Type::i8, {2, 3}), one = shape_of(Type::f32, {2, 1}), two = shape_of(Type::f32, {2, 2});
+  const auto refused_rows = [&](const Shape& bytes, const Shape& scales) {
+    return bool(Call(normalize_operator, &params)
+                    .input(x, data)
+                    .absent_output()
+                    .output(bytes, data)
+                    .output(scales, data)
+                    .check());
+  };
+  CHECK(!refused_rows(q, one));
+  CHECK(refused_rows(q, two));
+  CHECK(refused_rows(x, one));
+  CHECK(bool(Call(normalize_operator, &params).input(x, data).output(x, data).output(q, data).check()));
+  CHECK(bool(Call(normalize_operator, &params).input(x, data).absent_output().check()));
   CHECK(call.in_place(0, 0));
   CHECK(!call.in_place(1, 0));
 }

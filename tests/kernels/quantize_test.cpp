@@ -64,6 +64,37 @@ TEST_CASE("quantize: the nearest of 255 steps, the largest exactly") {
   CHECK(halves.q == std::vector<int8_t>{127, 0, 2, 2, 0, -2, -126});
 }
 
+TEST_CASE("quantize: to a scale and a zero point that are given") {
+  Random random(3);
+  const QuantizeParams params{};
+  for (const int n : sizes())
+    for (const auto& [step, zero] : {std::pair(0.02f, 0.0f), std::pair(0.3f, -128.0f), std::pair(1e-3f, 77.0f)}) {
+      std::vector<float> values = provoking_floats(static_cast<size_t>(3 * n), random);
+      for (size_t i = 0; i < values.size(); i += 2) values[i] = uniform(1, random, -40, 40)[0];
+      const Guarded<float> x(values), given(std::vector<float>{step, zero});
+      const Shape shape = shape_of(Type::f32, {3, n}), q_shape = shape_of(Type::i8, {3, n}),
+                  given_shape = shape_of(Type::f32, {2});
+      const auto run = [&](Isa isa) {
+        const Guarded<int8_t> q(values.size());
+        Call(quantize_operator, &params)
+            .input(shape, x.data())
+            .input(given_shape, given.data())
+            .output(q_shape, q.data())
+            .run(isa);
+        return std::vector<int8_t>(q.data(), q.data() + q.size());
+      };
+      const std::vector<int8_t> expected = run(Isa::portable);
+      for (size_t i = 0; i < values.size(); ++i) {
+        const float steps = std::isnan(values[i]) ? 0 : std::nearbyint(values[i] / step);
+        CHECK(expected[i] == std::clamp(steps + zero, -128.0f, 127.0f));
+      }
+      for (const Isa isa : simd_isas()) {
+        const std::vector<int8_t> found = run(isa);
+        check_same(std::span<const int8_t>(expected), std::span<const int8_t>(found), heed::name(isa));
+      }
+    }
+}
+
 TEST_CASE("quantize: zeros, tiny groups, infinities and NaN") {
   const std::vector<float> x = {0, -0.0f, 0, 0, 1e-31f, -1e-40f, 0, 0, 1, INFINITY, 2, 3, 1, 2, NAN, -INFINITY};
   const Quantized found = quantized(x, 1, 16, 4, Isa::portable);
@@ -88,11 +119,19 @@ TEST_CASE("quantize: the contract says what is wrong") {
   refused(q, q, scale, 0, "wrong element type");
   refused(x, x, scale, output_operand, "wrong element type");
   refused(x, shape_of(Type::i8, {3, 7}), scale, output_operand, "dimensions differ");
-  refused(x, q, shape_of(Type::f32, {2, 2}), output_operand + 1, "x and scale differ in a leading axis");
+  refused(x, q, shape_of(Type::f32, {2, 2}), output_operand + 1, "q and q_scale differ in a leading axis");
   refused(x, q, shape_of(Type::f32, {3, 3}), output_operand + 1, "the columns are no multiple of the groups");
   refused(x, q, shape_of(Type::f32, {3, 0}), output_operand + 1, "the columns are no multiple of the groups");
   refused(shape_of(Type::f32, {3, 8}, {16, 2}), q, scale, 0, "the last axis has gaps");
   refused(shape_of(Type::f32, {}), q, scale, 0, "x has no axis");
+  const Shape given = shape_of(Type::f32, {2}), three = shape_of(Type::f32, {3});
+  const auto with = [&](const Shape& parameters) {
+    return Call(quantize_operator, &params).input(x, nullptr).input(parameters, nullptr).output(q, nullptr);
+  };
+  CHECK_FALSE(with(given).check());
+  CHECK(std::string(with(three).check().what) == "a scale and a zero point are two numbers");
+  CHECK(std::string(with(given).output(scale, nullptr).check().what) ==
+        "quantize has two outputs, or a scale that is given and one");
 }
 
 }  // namespace

@@ -8,10 +8,13 @@
 #include "kernels/activation.h"
 #include "kernels/attention/attention.h"
 #include "kernels/conv/conv.h"
+#include "kernels/conv_i8/conv_i8.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/matmul_i8/matmul_i8.h"
+#include "kernels/normalize/normalize.h"
 #include "kernels/recurrent/recurrent.h"
+#include "kernels/recurrent_i8/recurrent_i8.h"
 #include "tests/kernels/support.h"
 
 using namespace heed;
@@ -116,8 +119,9 @@ TEST_CASE("operators: scratch never wraps") {
         break;
       }
       case OperatorKind::matmul_i8:
-        for (const int k : {1, 17, most_terms_i8})
+        for (const int k : {1, 17, most_terms_i8(128)})
           for (const int n : {1, most}) {
+            const bool b_zero = k == 17;
             const MatmulI8Params params{Activation::none, 255, {}};
             const Shape a = shape_of(Type::i8, {1, k}), a_scale = shape_of(Type::f32, {1, 1}),
                         b = shape_of(Type::i8, {(n + 15) / 16, (k + 3) / 4, 16, 4}),
@@ -130,8 +134,9 @@ TEST_CASE("operators: scratch never wraps") {
                 .input(b, nullptr)
                 .input(b_scale, nullptr)
                 .input(b_sum, nullptr);
+            if (b_zero) call.absent().absent().absent().input(b_sum, nullptr);
             check(call.absent_output().output(q, nullptr).output(q_scale, nullptr),
-                  255.0 * ((k + 15) / 16 * 32 + (int64_t{n} + 15) / 16 * 64));
+                  255.0 * ((k + 15) / 16 * 32 + (int64_t{n} + 15) / 16 * 64 + (b_zero ? 4 : 0)));
           }
         break;
       case OperatorKind::attention:
@@ -154,16 +159,18 @@ TEST_CASE("operators: scratch never wraps") {
           for (const int d : {1, 133144})
             for (const int dv : {1, 1024, most}) {
               const AttentionParams params{1, 0, 0, 65535, 0, 0, 0};
-              const Shape q = shape_of(Type::f32, {1, 1, 1, d}, {0, 0, 0, 0}),
-                          k = shape_of(Type::f32, {1, 1, tk, d}, {0, 0, 0, 0}),
-                          v = shape_of(Type::f32, {1, 1, tk, dv}, {0, 0, 0, 0}), y = shape_of(Type::f32, {1, 1, 1, dv}),
-                          bias = shape_of(Type::boolean, {1, 1, 1, tk});
+              const Shape q = shape_of(Type::i8, {1, 1, 1, d}, {0, 0, 0, 1}),
+                          k = shape_of(Type::i8, {1, 1, tk, d}, {0, 0, 0, 1}),
+                          v = shape_of(Type::i8, {1, 1, tk, dv}, {0, 0, 0, 1}), y = shape_of(Type::f32, {1, 1, 1, dv}),
+                          bias = shape_of(Type::boolean, {1, 1, 1, tk}), one = shape_of(Type::f32, {1, 1, 1, 1}),
+                          scales = shape_of(Type::f32, {1, 1, tk, 1});
               Call call(attention_i8_operator, &params);
               call.input(q, nullptr).input(k, nullptr).input(v, nullptr).input(bias, nullptr);
-              const double keys = (tk + 15) / 16 * 16, row = (std::max(int64_t{d}, int64_t{dv}) + 15) / 16 * 16;
-              check(call.output(y, nullptr),
-                    keys * ((d + 3) / 4 * 4 + (int64_t{dv} + 15) / 16 * 16 + 16) + row * (8 + 2 * 65535.0) +
-                        4 * keys * (1 + 65536.0));
+              for (int i = 0; i < 3; ++i) call.absent();
+              call.input(one, nullptr).input(scales, nullptr).input(scales, nullptr);
+              const double keys = (tk + 15) / 16 * 16, query = (d + 15) / 16 * 16;
+              check(call.output(y, nullptr), keys * ((d + 3) / 4 * 4 + (int64_t{dv} + 15) / 16 * 16 + 20) +
+                                                 query * 2 * 65535.0 + 4 * keys * (1 + 65536.0));
             }
         break;
       case OperatorKind::recurrent:
@@ -192,6 +199,53 @@ TEST_CASE("operators: scratch never wraps") {
             check(Call(conv_operator, &params).input(x, nullptr).input(w, nullptr).output(y, nullptr),
                   16.0 * kernel * kernel * (254.0 * stride + 1));
           }
+        break;
+      case OperatorKind::recurrent_i8:
+        for (const int hidden : {1, 1 << 14})
+          for (const int chunk : {1, 1 << 24})
+            for (const int batch : {1, 1 << 27, most}) {
+              const RecurrentI8Params params{Cell::lstm, Direction::forward, 0, 0, hidden, chunk};
+              const int panels = (hidden + 15) / 16;
+              const Shape x = shape_of(Type::i8, {1, batch, 1}, {0, 0, 1}),
+                          x_scale = shape_of(Type::f32, {1, batch, 1}, {0, 0, 1}),
+                          w = shape_of(Type::i8, {1, panels, 4, 1, 16, 4}),
+                          r = shape_of(Type::i8, {1, panels, 4, (hidden + 3) / 4, 16, 4}),
+                          scale = shape_of(Type::f32, {1, panels, 4, 16}),
+                          sum = shape_of(Type::i32, {1, panels, 4, 16}),
+                          h = shape_of(Type::f32, {1, batch, hidden}, {0, 0, 1});
+              Call call(recurrent_i8_operator, &params);
+              call.input(x, nullptr)
+                  .input(x_scale, nullptr)
+                  .input(w, nullptr)
+                  .input(scale, nullptr)
+                  .input(sum, nullptr);
+              call.input(r, nullptr).input(scale, nullptr).input(sum, nullptr).input(scale, nullptr);
+              const double rows = std::min(24.0, double{1} * chunk * batch);
+              check(call.absent_output().output(h, nullptr),
+                    64.0 * panels * batch * (4.0 * chunk + 4 + 2) + rows * panels * 32 + (panels * 16.0 + 4) * batch);
+            }
+        break;
+      case OperatorKind::conv_i8:
+        for (const int kernel : {1, 1 << 8}) {
+          const ConvI8Params params{
+              Activation::none, 255, {}, 1, {{1, kernel, kernel}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}}};
+          const Shape x = shape_of(Type::f32, {1, 1, 1, 1, 2}),
+                      w = shape_of(Type::i8, {0, (kernel * kernel * 2 + 3) / 4, 16, 4}),
+                      scale = shape_of(Type::f32, {0, 16}), sum = shape_of(Type::i32, {0, 16}),
+                      y = shape_of(Type::f32, {1, 1, 1, 1, 0});
+          Call call(conv_i8_operator, &params);
+          call.input(x, nullptr).input(w, nullptr).input(scale, nullptr).input(sum, nullptr);
+          check(call.output(y, nullptr), 255.0 * (std::max(16, kernel * kernel * 2) * 3.0 + 4));
+        }
+        break;
+      case OperatorKind::normalize:
+        for (const int n : {1, 17, most}) {
+          const NormalizeParams params{};
+          const Shape x = shape_of(Type::f32, {1, n}), q = shape_of(Type::i8, {1, n}),
+                      scale = shape_of(Type::f32, {1, 1});
+          Call call(normalize_operator, &params);
+          check(call.input(x, nullptr).absent_output().output(q, nullptr).output(scale, nullptr), 4.0 * n);
+        }
         break;
       default:  // the others have none
         CHECK(operator_of(static_cast<OperatorKind>(kind)).scratch({}) == 0);

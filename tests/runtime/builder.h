@@ -15,6 +15,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention_i8/attention_i8.h"
 #include "kernels/conv/conv.h"
+#include "kernels/conv_i8/conv_i8.h"
 #include "kernels/copy/copy.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
@@ -22,9 +23,9 @@
 #include "kernels/matmul_i8/matmul_i8.h"
 #include "kernels/normalize/normalize.h"
 #include "kernels/pool/pool.h"
+#include "kernels/quantize/quantize.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/reduce/reduce.h"
-#include "kernels/quantize/quantize.h"
 #include "kernels/rope/rope.h"
 #include "kernels/softmax/softmax.h"
 
@@ -320,12 +321,13 @@ struct Builder {
         const auto p = as(ReduceParams{});
         return format::CreateReduce(fbb, static_cast<format::Reduction>(p.kind), p.axes, p.last_index).Union();
       }
-      case OperatorKind::recurrent: {
+      case OperatorKind::recurrent:
+      case OperatorKind::recurrent_i8: {
         const auto p = as(RecurrentParams{});
-        return format::CreateRecurrent(fbb, static_cast<format::Cell>(p.cell),
-                                       static_cast<format::Direction>(p.direction), p.linear_before_reset, p.hidden,
-                                       p.chunk)
-            .Union();
+        const auto form =
+            format::CreateRecurrent(fbb, static_cast<format::Cell>(p.cell), static_cast<format::Direction>(p.direction),
+                                    p.linear_before_reset, p.hidden, p.chunk);
+        return row.kind == OperatorKind::recurrent ? form.Union() : format::CreateRecurrentI8(fbb, form).Union();
       }
       case OperatorKind::conv: {
         const auto p = as(ConvParams{});
@@ -347,6 +349,12 @@ struct Builder {
       case OperatorKind::matmul_i8: {
         const auto p = as(MatmulI8Params{});
         return format::CreateMatmulI8(fbb, static_cast<format::Activation>(p.activation), p.block_rows).Union();
+      }
+      case OperatorKind::conv_i8: {
+        const auto p = as(ConvI8Params{});
+        const format::Window window(p.window.kernel, p.window.strides, p.window.dilations, p.window.before);
+        return format::CreateConvI8(fbb, static_cast<format::Activation>(p.activation), p.block_rows, p.groups, &window)
+            .Union();
       }
       case OperatorKind::count:
         break;

@@ -44,6 +44,17 @@ class Generator {
           if (elements(rows) < 1 << 18)
             add(OperatorKind::gather, GatherParams{0, 1, static_cast<uint8_t>(below(16))},
                 {input(Type::f32, {blocks, k, 16}, Layout::dense), input(Type::i32, index)}, {output(Type::f32, rows)});
+        } else if (one_in(4)) {
+          const int32_t entries = 1 + below(40), k = size();
+          const bool packed = one_in(2);
+          Dims rows = index;
+          rows.push_back(k);
+          const PanelsI8 panels = panels_i8({(entries + 15) / 16}, k);
+          if (elements(rows) < 1 << 18)
+            add(OperatorKind::gather, GatherParams{0, packed, static_cast<uint8_t>(packed ? below(16) : 0)},
+                {packed ? panels.weights : quantised({entries, k}), input(Type::i32, index),
+                 packed ? panels.scale : input(Type::f32, {entries}, Layout::dense)},
+                {output(Type::f32, rows)});
         } else if (elements(y) < 1 << 18)
           add(OperatorKind::gather, GatherParams{static_cast<uint8_t>(axis), {}},
               {input(type, table), input(Type::i32, index)}, {output(type, y)});
@@ -76,7 +87,7 @@ class Generator {
         add(OperatorKind::normalize, params,
             {input(Type::f32, dims, Layout::last_dense), maybe(Type::f32, {dims.back()}, Layout::last_dense),
              maybe(Type::f32, {dims.back()}, Layout::last_dense)},
-            {output(Type::f32, dims)});
+            rows_or_both(dims));
         break;
       }
       case OperatorKind::softmax: {
@@ -97,10 +108,12 @@ class Generator {
         break;
       }
       case OperatorKind::recurrent:
-        recurrent();
+      case OperatorKind::recurrent_i8:
+        recurrent(kind);
         break;
       case OperatorKind::conv:
-        conv();
+      case OperatorKind::conv_i8:
+        conv(kind);
         break;
       case OperatorKind::pool: {
         const Dims dims = image(size());
@@ -125,6 +138,12 @@ class Generator {
       }
       case OperatorKind::quantize: {
         const Dims dims = shape(1 + below(3));
+        if (one_in(3)) {
+          add(OperatorKind::quantize, QuantizeParams{},
+              {input(Type::f32, dims, Layout::last_dense), input(Type::f32, {2}, Layout::dense)},
+              {output(Type::i8, dims)});
+          break;
+        }
         Dims scale = dims;
         scale.back() = one_in(2) ? 1 : 1 + below(4);
         if (elements(scale) <= max_elements)  // an axis of 0 that becomes one of scales may leave too many
@@ -227,6 +246,27 @@ class Generator {
     builder_.add("operator", kind, Builder::pack(params), std::move(inputs), std::move(outputs));
   }
 
+  std::vector<int8_t> bytes(size_t count, int lowest) {
+    std::vector<int8_t> values(count);
+    for (int8_t& value : values) value = static_cast<int8_t>(below(128 - lowest) + lowest);
+    return values;
+  }
+  /// From -127 on, as whatever finds its scale itself writes them.
+  int32_t quantised(const Dims& dims, int lowest = -127) {
+    return builder_.constant("q", Type::i8, sizes_of(dims), bytes(static_cast<size_t>(elements(dims)), lowest));
+  }
+
+  /// y, or q and its scales, or all three.
+  std::vector<int32_t> rows_or_both(Dims dims) {
+    const bool y = one_in(2), q = !y || one_in(2);
+    std::vector<int32_t> outputs{y ? output(Type::f32, dims) : -1};
+    if (!q) return outputs;
+    outputs.push_back(output(Type::i8, dims));
+    dims.back() = dims.back() % 3 == 0 && dims.back() > 0 && one_in(2) ? 3 : 1;
+    outputs.push_back(output(Type::f32, dims));
+    return outputs;
+  }
+
   void attention(OperatorKind kind) {
     const int32_t batch = below(3), shared = 1 + below(2), heads = shared * (1 + below(2)), tq = size(),
                   tk = 2 * size(), d = size(), dv = 2 * size();
@@ -238,12 +278,34 @@ class Generator {
                            below(9),
                            below(9)};
     if (one_in(20)) params.window_left = params.window_right = INT32_MAX;
-    add(kind, params,
-        {input(Type::f32, {batch, heads, tq, d}), input(Type::f32, {batch, shared, tk, d}),
-         input(Type::f32, {batch, shared, tk, dv}),
-         maybe(one_in(2) ? Type::f32 : Type::boolean, {batch, heads, tq, tk}), maybe(Type::boolean, {batch, tk}),
-         maybe(Type::f32, {heads}), tq + tk > 0 ? maybe(Type::f32, {heads, tq + tk - 1}) : -1},
-        {output(Type::f32, {batch, heads, tq, dv})});
+    const bool int8 = kind == OperatorKind::attention_i8;
+    const Dims q{batch, heads, tq, d}, k{batch, shared, tk, d}, v{batch, shared, tk, dv};
+    std::vector<int32_t> inputs;
+    for (const Dims& rows : {q, k, v}) inputs.push_back(int8 ? quantised(rows) : input(Type::f32, rows));
+    inputs.insert(inputs.end(), {maybe(one_in(2) ? Type::f32 : Type::boolean, {batch, heads, tq, tk}),
+                                 maybe(Type::boolean, {batch, tk}), maybe(Type::f32, {heads}),
+                                 tq + tk > 0 ? maybe(Type::f32, {heads, tq + tk - 1}) : -1});
+    for (const Dims& rows : {q, k, v})
+      if (int8) inputs.push_back(input(Type::f32, {rows[0], rows[1], rows[2], 1}));
+    add(kind, params, inputs, {output(Type::f32, {batch, heads, tq, dv})});
+  }
+
+  /// Panels of 16 columns with k terms each, their scales and sums.
+  struct PanelsI8 {
+    int32_t weights, scale, sum;
+  };
+  PanelsI8 panels_i8(const Dims& panels, int32_t k, int lowest = -127) {
+    Dims columns = panels, all = panels;
+    columns.push_back(16);
+    all.insert(all.end(), {(k + 3) / 4, 16, 4});
+    std::vector<int8_t> weights = bytes(static_cast<size_t>(elements(all)), lowest);
+    for (size_t i = 0; i < weights.size() && k > 0; ++i)
+      if (static_cast<int32_t>(i / 64) % ((k + 3) / 4) * 4 + static_cast<int32_t>(i % 4) >= k) weights[i] = 0;
+    std::vector<int32_t> sums(static_cast<size_t>(elements(columns)));
+    const size_t panel = static_cast<size_t>((k + 3) / 4) * 64;
+    for (size_t i = 0; i < weights.size() && panel > 0; ++i) sums[i / panel * 16 + i % 64 / 4] += weights[i];
+    return {builder_.constant("w", Type::i8, sizes_of(all), weights), input(Type::f32, columns, Layout::dense),
+            builder_.constant("w sum", Type::i32, sizes_of(columns), sums)};
   }
 
   void matmul_i8() {
@@ -256,26 +318,21 @@ class Generator {
     };
     if (elements(rows(n)) >= 1 << 16) return;
     const bool y = one_in(2), q = !y || one_in(2);
-    // In [-127, 127], as whatever quantises writes them.
-    const auto bytes = [&](size_t count) {
-      std::vector<int8_t> values(count);
-      for (int8_t& value : values) value = static_cast<int8_t>(below(255) - 127);
-      return values;
+    const bool a_zero = one_in(3), b_zero = one_in(3), given = q && one_in(3);
+    const auto zeros = [&](const char* name, const Dims& dims) {
+      std::vector<int32_t> values(static_cast<size_t>(elements(dims)));
+      for (int32_t& value : values) value = below(256) - 128;
+      return builder_.constant(name, Type::i32, sizes_of(dims), values);
     };
-    const int32_t groups = (k + 3) / 4;
-    const std::vector<int8_t> b = bytes(static_cast<size_t>(panels) * static_cast<size_t>(groups) * 64);
-    std::vector<int32_t> sums(static_cast<size_t>(panels) * 16);
-    for (size_t i = 0; i < b.size(); ++i) sums[i / (static_cast<size_t>(groups) * 64) * 16 + i % 64 / 4] += b[i];
-    const auto a = builder_.constant("a", Type::i8, sizes_of(rows(k)), bytes(static_cast<size_t>(elements(rows(k)))));
+    const PanelsI8 b = panels_i8({panels}, k, b_zero ? -128 : -127);
     add(OperatorKind::matmul_i8,
         MatmulI8Params{static_cast<Activation>(below(activation_count)), static_cast<uint8_t>(1 + below(30)), {}},
-        {a, input(Type::f32, rows(1), Layout::last_dense),
-         builder_.constant("b", Type::i8, sizes_of({panels, groups, 16, 4}), b),
-         input(Type::f32, {panels, 16}, Layout::dense),
-         builder_.constant("b_sum", Type::i32, sizes_of({panels, 16}), sums), maybe(Type::f32, {n}, Layout::last_dense),
-         maybe(Type::f32, rows(n), Layout::last_dense)},
+        {quantised(rows(k), -128), input(Type::f32, rows(1), Layout::last_dense), b.weights, b.scale, b.sum,
+         maybe(Type::f32, {n}, Layout::last_dense), maybe(Type::f32, rows(n), Layout::last_dense),
+         a_zero ? zeros("a_zero", rows(1)) : -1, b_zero ? zeros("b_zero", {panels, 16}) : -1,
+         given ? builder_.constant("given", Type::f32, {2}, std::vector<float>{0.02f, 7}) : -1},
         {y ? output(Type::f32, rows(n)) : -1, q ? output(Type::i8, rows(n)) : -1,
-         q ? output(Type::f32, rows(n % 3 == 0 && n > 0 && one_in(2) ? 3 : 1)) : -1});
+         q && !given ? output(Type::f32, rows(n % 3 == 0 && n > 0 && one_in(2) ? 3 : 1)) : -1});
   }
 
   Dims image(int32_t channels) { return {below(3), 1 + below(2), below(5), below(30), channels}; }
@@ -291,18 +348,23 @@ class Generator {
     return window;
   }
 
-  void conv() {
-    const bool depthwise = one_in(3);
+  void conv(OperatorKind kind) {
+    const bool depthwise = kind == OperatorKind::conv && one_in(3);
     const int32_t groups = depthwise ? 1 + below(40) : 1 + below(3), channels = depthwise ? groups : groups * below(4),
                   outputs = depthwise ? groups : groups * size();
     const Dims x = image(channels), y{x[0], below(3), below(4), below(20), outputs};
-    const ConvParams params{static_cast<Activation>(below(activation_count)),
-                            depthwise,
-                            static_cast<uint8_t>(1 + below(13)),
-                            0,
-                            groups,
-                            window()};
+    const auto activation = static_cast<Activation>(below(activation_count));
+    const auto block = static_cast<uint8_t>(1 + below(13));
+    const ConvParams params{activation, depthwise, block, 0, groups, window()};
     const int32_t taps = params.window.kernel[0] * params.window.kernel[1] * params.window.kernel[2];
+    if (kind == OperatorKind::conv_i8) {
+      const PanelsI8 w = panels_i8({groups * ((outputs / groups + 15) / 16)}, taps * (channels / groups));
+      add(kind, ConvI8Params{activation, block, {}, groups, params.window},
+          {input(Type::f32, x, Layout::last_dense), w.weights, w.scale, w.sum,
+           maybe(Type::f32, {outputs}, Layout::last_dense), maybe(Type::f32, y, Layout::last_dense)},
+          {output(Type::f32, y)});
+      return;
+    }
     add(OperatorKind::conv, params,
         {input(Type::f32, x, Layout::last_dense),
          depthwise ? input(Type::f32, {taps, channels}, Layout::dense)
@@ -312,7 +374,7 @@ class Generator {
         {output(Type::f32, y)});
   }
 
-  void recurrent() {
+  void recurrent(OperatorKind kind) {
     const RecurrentParams params{
         static_cast<Cell>(below(3)), static_cast<Direction>(below(3)), one_in(2), 0, 1 + below(40), 1 + below(5)};
     const int32_t steps = below(7), batch = below(9), inputs = below(20), hidden = params.hidden,
@@ -320,13 +382,33 @@ class Generator {
                   gates = gates_of(params.cell);
     const bool lstm = params.cell == Cell::lstm;
     const Dims state{directions, batch, hidden};
-    add(OperatorKind::recurrent, params,
-        {input(Type::f32, {steps, batch, inputs}, Layout::last_dense),
-         input(Type::f32, {directions, panels, gates, inputs, 16}, Layout::dense),
-         input(Type::f32, {directions, panels, gates, hidden, 16}, Layout::dense),
-         input(Type::f32, {directions, panels, gates + (params.cell == Cell::gru && params.linear_before_reset), 16},
-               Layout::dense),
-         maybe(Type::f32, state, Layout::last_dense), lstm ? maybe(Type::f32, state, Layout::last_dense) : -1},
+    const Dims x{steps, batch, inputs};
+    std::vector<int32_t> operands;
+    if (kind == OperatorKind::recurrent_i8) {
+      const PanelsI8 w = panels_i8({directions, panels, gates}, inputs),
+                     r = panels_i8({directions, panels, gates}, hidden);
+      const Dims bias{directions, panels, gates, 16};
+      operands = {quantised(x),
+                  input(Type::f32, {steps, batch, 1}),
+                  w.weights,
+                  w.scale,
+                  w.sum,
+                  r.weights,
+                  r.scale,
+                  r.sum,
+                  input(Type::f32, bias, Layout::dense),
+                  maybe(Type::f32, bias, Layout::dense)};
+    } else {
+      operands = {
+          input(Type::f32, x, Layout::last_dense),
+          input(Type::f32, {directions, panels, gates, inputs, 16}, Layout::dense),
+          input(Type::f32, {directions, panels, gates, hidden, 16}, Layout::dense),
+          input(Type::f32, {directions, panels, gates + (params.cell == Cell::gru && params.linear_before_reset), 16},
+                Layout::dense)};
+    }
+    operands.push_back(maybe(Type::f32, state, Layout::last_dense));
+    operands.push_back(lstm ? maybe(Type::f32, state, Layout::last_dense) : -1);
+    add(kind, params, operands,
         {output(Type::f32, {steps, directions, batch, hidden}), one_in(2) ? -1 : output(Type::f32, state),
          !lstm || one_in(2) ? -1 : output(Type::f32, state)});
   }
@@ -430,7 +512,7 @@ TEST_CASE("generated models give the same bits everywhere or are refused") {
         if (isa == Isa::portable) expected = found;
         CAPTURE(name(isa));
         CAPTURE(threads);
-        CAPTURE(operator_of(builder.operators[0].kind).name);
+        CAPTURE(std::string(operator_of(builder.operators[0].kind).name));
         CHECK(found == expected);
       }
     }

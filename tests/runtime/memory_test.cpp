@@ -16,6 +16,7 @@ static_assert(sizeof(AttentionParams) == 20 && sizeof(NormalizeParams) == 8 && s
 static_assert(sizeof(ReduceParams) == 4 && sizeof(RecurrentParams) == 12);
 static_assert(sizeof(Window) == 48 && sizeof(ConvParams) == 56 && sizeof(PoolParams) == 76);
 static_assert(sizeof(RopeParams) == 4 && sizeof(MatmulI8Params) == 4 && sizeof(AttentionI8Params) == 20);
+static_assert(sizeof(ConvI8Params) == 56);
 
 TEST_CASE("memory has one size on every target") {
   struct Row {
@@ -37,7 +38,8 @@ TEST_CASE("memory has one size on every target") {
       {"rope", 456, 7936, 896, 0},
       {"block", 7296, 19136, 1792, 1600},
       {"state", 384, 768, 1280, 384, 896},
-      {"int8", 3996, 9408, 2048, 2304},
+      {"int8", 3996, 10496, 2368, 6912},
+      {"layers_i8", 13184, 3968, 2368, 3136},
   };
   const std::vector<Example> all = examples();
   REQUIRE(all.size() == std::size(rows));

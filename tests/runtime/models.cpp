@@ -1,6 +1,9 @@
 #include "tests/runtime/models.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 namespace heed::test {
 
@@ -486,52 +489,96 @@ Builder state_example() {
   return b;
 }
 
-/// A quantised row through two layers, the first of which hands over int8, and attention.
+struct PanelsI8 {
+  int32_t b, scale, sum;
+};
+/// n columns of k terms, in `panels`, the others zeros.
+PanelsI8 panels_i8(Builder& b, const std::vector<int32_t>& panels, int32_t k, int32_t n, uint32_t seed) {
+  const auto count = std::accumulate(panels.begin(), panels.end(), 1, std::multiplies<>()), groups = (k + 3) / 4;
+  std::vector<int8_t> bytes(static_cast<size_t>(count * groups * 64));
+  std::vector<int32_t> sums(static_cast<size_t>(count * 16));
+  const std::vector<float> numbers = floats(bytes.size(), seed);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const auto column = static_cast<int32_t>(i) / (groups * 64) * 16 + static_cast<int32_t>(i % 64 / 4);
+    const auto row = static_cast<int32_t>(i) / 64 % groups * 4 + static_cast<int32_t>(i % 4);
+    if (column < n && row < k) bytes[i] = static_cast<int8_t>(std::clamp(numbers[i] * 60, -127.0f, 127.0f));
+    sums[static_cast<size_t>(column)] += bytes[i];
+  }
+  std::vector<uint32_t> columns;
+  for (const int32_t size : panels) columns.push_back(b.size(size));
+  std::vector<uint32_t> all = columns;
+  all.insert(all.end(), {b.size(groups), b.size(16), b.size(4)});
+  columns.push_back(b.size(16));
+  return {b.constant("w", Type::i8, all, bytes),
+          b.constant("w scale", Type::f32, columns, std::vector<float>(sums.size(), 0.01f)),
+          b.constant("w sum", Type::i32, columns, sums)};
+}
+
+/// A quantised row through two layers that hand over int8, the second by heads, and attention.
 Builder int8_example() {
   Builder b;
-  const uint32_t batch = with_batch(b), tokens = b.size(5), one = b.size(1), d = b.size(8);
+  const uint32_t batch = with_batch(b), tokens = b.size(5), one = b.size(1);
   const auto rows = [&](const char* name, Type type, int32_t columns, uint32_t first, uint32_t last) {
     return b.tensor(name, type, {batch, tokens, b.size(columns)},
                     b.buffer(6 * 5 * static_cast<uint32_t>(columns) * size_of(type), first, last));
   };
-  struct Weights {
-    int32_t b, scale, sum;
-  };
-  const auto weights = [&](int32_t k, int32_t n, uint32_t seed) {
-    const auto panels = (n + 15) / 16, groups = (k + 3) / 4;
-    std::vector<int8_t> bytes(static_cast<size_t>(panels * groups * 64));
-    std::vector<int32_t> sums(static_cast<size_t>(panels * 16));
-    const std::vector<float> numbers = floats(bytes.size(), seed);
-    for (size_t i = 0; i < bytes.size(); ++i) {
-      const auto column = static_cast<int32_t>(i) / (groups * 64) * 16 + static_cast<int32_t>(i % 64 / 4);
-      const auto row = static_cast<int32_t>(i) / 64 % groups * 4 + static_cast<int32_t>(i % 4);
-      if (column < n && row < k) bytes[i] = static_cast<int8_t>(std::clamp(numbers[i] * 60, -127.0f, 127.0f));
-      sums[static_cast<size_t>(column)] += bytes[i];
-    }
-    const uint32_t wide = b.size(panels), sixteen = b.size(16);
-    return Weights{b.constant("w", Type::i8, {wide, b.size(groups), sixteen, b.size(4)}, bytes),
-                   b.constant("w scale", Type::f32, {wide, sixteen}, std::vector<float>(sums.size(), 0.01f)),
-                   b.constant("w sum", Type::i32, {wide, sixteen}, sums)};
-  };
   const int32_t x = rows("x", Type::f32, 22, 0, 0), q = rows("q", Type::i8, 22, 0, 1),
                 q_scale = rows("q scale", Type::f32, 1, 0, 1), hidden = rows("hidden", Type::i8, 39, 1, 2),
-                hidden_scale = rows("hidden scale", Type::f32, 1, 1, 2), qkv = rows("qkv", Type::f32, 48, 2, 3),
-                y = rows("y", Type::f32, 16, 3, 4);
-  const Weights up = weights(22, 39, 21), down = weights(39, 48, 22);
+                hidden_scale = rows("hidden scale", Type::f32, 1, 1, 2), qkv = rows("qkv", Type::i8, 48, 2, 3),
+                qkv_scale = rows("qkv scale", Type::f32, 6, 2, 3), y = rows("y", Type::f32, 16, 3, 4);
+  const PanelsI8 up = panels_i8(b, {3}, 22, 39, 21), down = panels_i8(b, {3}, 39, 48, 22);
   const int32_t bias = b.constant("bias", Type::f32, {b.size(39)}, floats(39, 23));
   b.add("quantize", OperatorKind::quantize, Builder::pack(QuantizeParams{}), {x}, {q, q_scale});
   b.add("up", OperatorKind::matmul_i8, Builder::pack(MatmulI8Params{Activation::gelu, 4, {}}),
         {q, q_scale, up.b, up.scale, up.sum, bias}, {-1, hidden, hidden_scale});
   b.add("qkv", OperatorKind::matmul_i8, Builder::pack(MatmulI8Params{Activation::none, 24, {}}),
-        {hidden, hidden_scale, down.b, down.scale, down.sum}, {qkv});
-  const auto heads = [&](const char* name, int32_t of, int32_t width, int32_t offset) {
-    return b.view(name, of, {batch, b.size(2), tokens, d}, {b.size(5 * width), d, b.size(width), one}, b.size(offset));
+        {hidden, hidden_scale, down.b, down.scale, down.sum}, {-1, qkv, qkv_scale});
+  // Of a tensor [batch, tokens, width] the columns of two heads, from the offset on.
+  const auto heads = [&](const char* name, int32_t of, int32_t width, int32_t columns, int32_t offset) {
+    const uint32_t each = b.size(columns);
+    return b.view(name, of, {batch, b.size(2), tokens, each}, {b.size(5 * width), each, b.size(width), one},
+                  b.size(offset));
   };
   b.add("attention", OperatorKind::attention_i8,
         Builder::pack(AttentionParams{0.35355338f, 1, 0, 3, static_cast<int32_t>(b.size(0)), 0, 0}),
-        {heads("q", qkv, 48, 0), heads("k", qkv, 48, 16), heads("v", qkv, 48, 32)}, {heads("y by heads", y, 16, 0)});
+        {heads("q", qkv, 48, 8, 0), heads("k", qkv, 48, 8, 16), heads("v", qkv, 48, 8, 32), -1, -1, -1, -1,
+         heads("q scale", qkv_scale, 6, 1, 0), heads("k scale", qkv_scale, 6, 1, 2),
+         heads("v scale", qkv_scale, 6, 1, 4)},
+        {heads("y by heads", y, 16, 8, 0)});
   b.input(x);
   b.output(y);
+  plan(b);
+  return b;
+}
+
+/// Embeddings from panels, a convolution and an LSTM.
+Builder layers_i8_example() {
+  Builder b;
+  const uint32_t batch = with_batch(b), one = b.size(1), k = b.size(22), n = b.size(32), h = b.size(17);
+  const int32_t index = b.tensor("index", Type::i32, {batch}, b.buffer(6 * 4, 0, 0));
+  b.checks.push_back({0, b.size(39)});
+  const int32_t rows = b.tensor("rows", Type::f32, {batch, k}, b.buffer(6 * 22 * 4, 0, 1)),
+                image = b.view("image", rows, {one, one, one, batch, k}, {}, b.size(0)),
+                found = b.tensor("found", Type::f32, {one, one, one, batch, n}, b.buffer(6 * 32 * 4, 1, 2)),
+                steps = b.view("steps", found, {batch, one, n}, {}, b.size(0)),
+                q = b.tensor("q", Type::i8, {batch, one, n}, b.buffer(6 * 32, 2, 3)),
+                q_scale = b.tensor("q scale", Type::f32, {batch, one, one}, b.buffer(6 * 4, 2, 3)),
+                y = b.tensor("y", Type::f32, {batch, one, one, h}, b.buffer(6 * 17 * 4, 3, 4)),
+                c = b.tensor("c", Type::f32, {one, one, h}, b.buffer(17 * 4, 3, 4));
+  const PanelsI8 table = panels_i8(b, {3}, 22, 39, 31), taps = panels_i8(b, {2}, 66, 32, 32),
+                 w = panels_i8(b, {1, 2, 4}, 32, 128, 33), r = panels_i8(b, {1, 2, 4}, 17, 128, 34);
+  const int32_t bias = b.constant("bias", Type::f32, {one, b.size(2), b.size(4), b.size(16)}, floats(128, 35));
+  b.add("gather", OperatorKind::gather, Builder::pack(GatherParams{0, 1, 9}), {table.b, index, table.scale}, {rows});
+  b.add("conv", OperatorKind::conv_i8,
+        Builder::pack(ConvI8Params{Activation::relu, 4, {}, 1, {{1, 1, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}}}),
+        {image, taps.b, taps.scale, taps.sum}, {found});
+  b.add("quantize", OperatorKind::quantize, Builder::pack(QuantizeParams{}), {steps}, {q, q_scale});
+  b.add("lstm", OperatorKind::recurrent_i8,
+        Builder::pack(RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 17, 4}),
+        {q, q_scale, w.b, w.scale, w.sum, r.b, r.scale, r.sum, bias}, {y, -1, c});
+  b.input(index);
+  b.output(y);
+  b.output(c);
   plan(b);
   return b;
 }
@@ -554,6 +601,7 @@ std::vector<Example> examples() {
   all.push_back({"block", block_example()});
   all.push_back({"state", state_example()});
   all.push_back({"int8", int8_example()});
+  all.push_back({"layers_i8", layers_i8_example()});
   return all;
 }
 

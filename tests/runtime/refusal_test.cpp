@@ -377,7 +377,7 @@ TEST_CASE("params outside an operator's contract") {
   broken("gather", GatherParams{2, {}});
   broken("gather", GatherParams{255, {}});
   broken("gather", GatherParams{0, 1});
-  broken("matmul", MatmulParams{static_cast<Activation>(7), 1, {}});
+  broken("matmul", MatmulParams{static_cast<Activation>(activation_count), 1, {}});
   broken("attention", AttentionParams{1, 0, 0, 0, 0, 0, 0});
   broken("attention", AttentionParams{1, 0, 1, 8, 0, -1, 0});
   broken("normalize", NormalizeParams{static_cast<Normalization>(2), {}, 0});
@@ -397,7 +397,7 @@ TEST_CASE("params outside an operator's contract") {
     (other.*list)[axis] = value;
     return other;
   };
-  broken("conv", ConvParams{static_cast<Activation>(7), 0, 5, 0, 2, window});
+  broken("conv", ConvParams{static_cast<Activation>(activation_count), 0, 5, 0, 2, window});
   broken("conv", ConvParams{Activation::relu, 1, 5, 0, 2, window});
   broken("conv", ConvParams{Activation::relu, 0, 0, 0, 2, window});
   broken("conv", ConvParams{Activation::relu, 0, 9, 0, 2, window});

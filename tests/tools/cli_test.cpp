@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <span>
 #include <sstream>
 #include <string>
@@ -116,21 +117,21 @@ TEST_CASE("the command line") {
   CHECK(heed({"--help"}).code == 0);
   CHECK(has(heed({"--help"}).out, "convert"));
   CHECK(has(heed({"--version"}).out, "heed 0."));
-  for (const char* verb : {"convert", "inspect", "run", "bench", "attention"}) CHECK(heed({verb, "--help"}).code == 0);
+  for (const char* verb : {"convert", "inspect", "run", "bench", "attention", "compare"})
+    CHECK(heed({verb, "--help"}).code == 0);
   CHECK(heed({}).code == 2);
   const Outcome no_verb = heed({"transmogrify"});
   CHECK(no_verb.code == 2);
-  CHECK(has(no_verb.err, "transmogrify: there is no such verb; known are convert, inspect, run, bench, attention\n"));
+  CHECK(has(no_verb.err,
+            "transmogrify: there is no such verb; known are convert, inspect, run, bench, attention, compare\n"));
   CHECK(heed({"inspect"}).code == 2);
   CHECK(heed({"inspect", "--colour", transformer()}).code == 2);
   CHECK(has(heed({"run", transformer()}).err, "input 'window' is missing; given: nothing"));
   CHECK(heed({"run", transformer(), "--input", windows(), "--threads", "0"}).code == 2);
   CHECK(heed({"run", transformer(), "--input", windows(), "--threads", "many"}).code == 2);
-  for (const char* verb : {"compare", "selftest"}) {
-    const Outcome outcome = heed({verb, transformer(), "--json"});
-    CHECK(outcome.code == 2);
-    CHECK(has(outcome.err, "later version"));
-  }
+  const Outcome later = heed({"selftest", transformer(), "--json"});
+  CHECK(later.code == 2);
+  CHECK(has(later.err, "later version"));
   const Outcome unknown = heed({"run", transformer(), "--input", windows(), "--isa", "mmx"});
   CHECK(unknown.code == 2);
   CHECK(has(unknown.err, "known are portable, avx2"));
@@ -197,19 +198,13 @@ TEST_CASE("no file that is read is written, nor one called -") {
 TEST_CASE("options of later versions are refused, each with what is possible now") {
   const std::string onnx = (stock / "transformer.onnx").string();
   const Folder folder;
-  const std::vector<std::vector<std::string>> later = {
-      {"--quantize", "int8-static"}, {"--keep-float", "a"}, {"--error-budget", "0.1"},
-      {"--calibrate", windows()},    {"--range", "mse"},    {"--qdq", "relax"},
-      {"--selftest", windows()}};
+  const std::vector<std::vector<std::string>> later = {{"--selftest", windows()}};
   for (const auto& option : later) {
     const Outcome outcome = heed({"convert", onnx, "-o", folder / "m.heed", option[0], option[1]});
     CHECK(outcome.code == 2);
     CHECK(has(outcome.err, option[0]));
     CHECK(has(outcome.err, "later version: "));
   }
-  const Outcome both = heed({"convert", onnx, "-o", folder / "m.heed", "--range", "mse", "--quantize", "int8-static"});
-  CHECK(has(both.err, "--range"));
-  CHECK(has(both.err, "--quantize int8-static"));
   CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "fp3"}).code == 2);
   CHECK(folder.files() == 0);
   CHECK(heed({"convert", onnx, "-o", folder / "m.heed", "--quantize", "none"}).code == 0);
@@ -217,7 +212,7 @@ TEST_CASE("options of later versions are refused, each with what is possible now
   const Outcome int8 = heed({"convert", onnx, "-o", folder / "8.heed", "--quantize", "int8"});
   CHECK(int8.code == 0);
   CHECK(has(int8.out, "int8 matmul"));
-  CHECK(has(int8.out, "attention_i8"));
+  CHECK(has(int8.out, "too small to gain from int8"));  // its attention, of five tokens
 }
 
 TEST_CASE("convert says what it did and writes beside the model") {
@@ -233,6 +228,35 @@ TEST_CASE("convert says what it did and writes beside the model") {
   CHECK(load(folder / "transformer.heed") == load(transformer()));
 }
 
+TEST_CASE("int8-static finds ranges in data, and asks for data") {
+  const std::string onnx = (stock / "transformer.onnx").string();
+  const Folder folder;
+  const std::string model = folder / "m.heed";
+  const Outcome none = heed({"convert", onnx, "-o", model, "--quantize", "int8-static"});
+  CHECK(none.code == 2);
+  CHECK(has(none.err, "needs --calibrate"));
+  const Outcome needless = heed({"convert", onnx, "-o", model, "--quantize", "int8", "--range", "mse"});
+  CHECK(needless.code == 2);
+  CHECK(has(needless.err, "--range is for --quantize int8-static"));
+  const Outcome budget = heed(
+      {"convert", onnx, "-o", model, "--quantize", "int8-static", "--calibrate", windows(), "--error-budget", "0.1"});
+  CHECK(budget.code == 2);
+  CHECK(has(budget.err, "--error-budget is for --quantize int8"));
+  std::set<std::string> hashes;
+  for (const char* range : {"minmax", "percentile", "mse"}) {
+    const Outcome converted = heed({"convert", onnx, "-o", model, "--dim", "batch=1..64", "--quantize", "int8-static",
+                                    "--calibrate", windows(), "--range", range});
+    REQUIRE_MESSAGE(converted.code == 0, converted.err);
+    const Outcome portable = heed({"run", model, "--input", windows(), "--isa", "portable"}),
+                  best = heed({"run", model, "--input", windows()});
+    CHECK(portable.out == best.out);
+    hashes.insert(best.out.substr(best.out.find("hash: ")));
+  }
+  CHECK(hashes.size() == 3);
+  CHECK(heed({"convert", onnx, "-o", model, "--quantize", "int8-static", "--calibrate", windows(), "--range", "most"})
+            .code == 2);
+}
+
 TEST_CASE("the report is JSON with all that convert knows") {
   const Folder folder;
   const std::string onnx = (stock / "transformer.onnx").string(), model = folder / "m.heed", path = folder / "r.json";
@@ -244,7 +268,9 @@ TEST_CASE("the report is JSON with all that convert knows") {
   CHECK(report["source"] == onnx);
   CHECK(report["model"] == model);
   CHECK(report["options"] ==
-        json::parse(R"({"dim": ["batch=1..64"], "state": [], "set": [], "limit": [], "quantize": "none"})"));
+        json::parse(
+            R"({"dim": ["batch=1..64"], "state": [], "set": [], "limit": [], "quantize": "none", "keep_float": [],
+                "calibrate": null, "range": "minmax", "error_budget": null, "qdq": "relax"})"));
   CHECK(report["seconds"] > 0);
   CHECK(report["peak_memory"] > fs::file_size(model));
   CHECK(report["memory"]["file"] == fs::file_size(model));
@@ -860,6 +886,149 @@ TEST_CASE("attention draws every head of the chosen sample where batch and heads
   CHECK(drawn("one.npz", "0") != drawn("two.npz", "0"));
   CHECK(drawn("one.npz", "1") != drawn("two.npz", "1"));
   CHECK(has(drawn("one.npz", "2"), "the data has 2 samples"));
+}
+
+TEST_CASE("compare shows what int8 changes, layer by layer") {
+  const Folder folder;
+  const std::string onnx = (stock / "transformer.onnx").string(), model = folder / "m.heed";
+  const auto convert = [&](const std::vector<std::string>& options) {
+    std::vector<std::string> arguments{"convert", onnx, "-o", model, "--dim", "batch=1..64"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    REQUIRE(heed(arguments).code == 0);
+  };
+  const auto compare = [&](const std::vector<std::string>& options = {}) {
+    std::vector<std::string> arguments{"compare", onnx, model, "--input", windows(), "--json"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    const Outcome outcome = heed(arguments);
+    REQUIRE(outcome.code == 0);
+    return json::parse(outcome.out);
+  };
+  convert({});
+  for (const json same = compare(); const json& layer : same["layers"]) {
+    CHECK(layer["relative_error"] == 0);
+    CHECK(layer["snr_db"].is_null());
+    CHECK(layer["int8"] == false);
+    CHECK(layer["gain"].is_null());
+  }
+
+  convert({"--quantize", "int8"});
+  const json all = compare();
+  CHECK(all["version"] == 1);
+  CHECK(all["samples"] == 1);
+  REQUIRE(all["outputs"].size() == 1);
+  CHECK(all["outputs"][0]["name"] == "forecast");
+  CHECK(all["relative_error"] == all["outputs"][0]["relative_error"]);
+  double before = INFINITY, squares = 0;
+  std::string worst;
+  for (const json& layer : all["layers"]) {
+    CHECK(layer["relative_error"] <= before);
+    before = layer["relative_error"];
+    CHECK(layer["int8"] == (layer["type"] == "matmul_i8" || layer["type"] == "attention_i8"));
+    CHECK(layer["gain"].is_null() != layer["int8"]);
+    if (layer["int8"] == false) continue;
+    CHECK(layer["cosine"] > 0.99);
+    CHECK(layer["snr_db"] > 15);
+    CHECK(layer["largest_difference"] > 0);
+    squares += layer["gain"].get<double>() * layer["gain"].get<double>();
+    if (worst.empty()) worst = layer["name"];
+  }
+  const double error = all["relative_error"];
+  CHECK(error > 0);
+  CHECK(std::sqrt(squares) == doctest::Approx(error).epsilon(1));  // about as squares do
+
+  const json one = compare({"--gains", "1"});
+  for (const json& layer : one["layers"]) CHECK(layer["gain"].is_null() == (layer["name"] != worst));
+  for (const json none = compare({"--gains", "0"}); const json& layer : none["layers"]) CHECK(layer["gain"].is_null());
+
+  convert({"--quantize", "int8", "--keep-float", worst});
+  const json kept = compare({"--gains", "0", "-o", folder / "page.html"});
+  for (const json& layer : kept["layers"])
+    if (layer["name"] == worst) CHECK(layer["int8"] == false);
+  std::ifstream stream(folder / "page.html");
+  const std::string page{std::istreambuf_iterator<char>(stream), {}};
+  CHECK(has(page, worst));
+  CHECK(has(page, "class=\"error\" style=\"width:100.0%\""));
+  CHECK(!has(page, "http"));
+
+  const Outcome table = heed({"compare", onnx, model, "--input", windows()});
+  CHECK(has(table.out, "in float, "));
+  CHECK(has(table.out, worst));
+  CHECK(heed({"compare", onnx, model, "--input", windows(), "-o", folder / "page.pdf"}).code == 2);
+  CHECK(heed({"compare", onnx, model, "--input", windows(), "-o", model}).code == 2);
+  CHECK(heed({"compare", onnx, model, "--input", windows(), "--sequence"}).code == 2);
+  const Outcome other = heed({"compare", (by_hand / "attention_by_hand.onnx").string(), model, "--input", windows()});
+  CHECK(other.code != 0);
+}
+
+TEST_CASE("convert goes by data: smoothing, and layers in float until the error is within a budget") {
+  const Folder folder;
+  const std::string onnx = (stock / "transformer.onnx").string(), model = folder / "m.heed";
+  const auto convert = [&](const std::vector<std::string>& options) {
+    std::vector<std::string> arguments{"convert", onnx, "-o", model, "--dim", "batch=1..64"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return heed(arguments);
+  };
+  const auto compared = [&] {
+    return json::parse(heed({"compare", onnx, model, "--input", windows(), "--json", "--gains", "0"}).out);
+  };
+  const auto in_int8 = [](const json& page) {
+    return std::count_if(page["layers"].begin(), page["layers"].end(),
+                         [](const json& row) { return row["int8"] == true; });
+  };
+  const std::vector<std::string> data{"--quantize", "int8", "--calibrate", windows()};
+  REQUIRE(convert(data).code == 0);
+  const json all = compared();
+  const double error = all["relative_error"];
+  long before = in_int8(all);
+  for (const double share : {2.0, 0.5, 1e-6}) {
+    std::vector<std::string> options = data;
+    options.insert(options.end(), {"--error-budget", std::to_string(error * share)});
+    if (share < 0.1) options.back() = "1e-9";
+    const Outcome outcome = convert(options);
+    REQUIRE(outcome.code == 0);
+    CHECK(has(outcome.out, "--error-budget"));
+    const json page = compared();
+    CHECK(page["relative_error"] <= error * share);
+    CHECK((share > 1 ? in_int8(page) == before : in_int8(page) < before));
+    before = in_int8(page);
+  }
+  CHECK(before == 0);
+  CHECK(has(convert({"--quantize", "int8", "--error-budget", "0.1"}).err, "--calibrate"));
+  CHECK(convert({"--calibrate", windows()}).code == 2);
+  CHECK(convert({"--quantize", "int8", "--calibrate", windows(), "--error-budget", "-1"}).code == 2);
+}
+
+TEST_CASE("compare carries the state, and takes samples of several sizes") {
+  const Folder folder;
+  const auto wave = [](size_t count, float step) {
+    std::vector<float> values(count);
+    for (size_t i = 0; i < count; ++i) values[i] = std::sin(step * static_cast<float>(i + 1));
+    return values;
+  };
+  test::OnnxBuilder b;
+  b.input("x", test::DataType::f32, {"tokens", 32}).input("h_in", test::DataType::f32, {1, 32});
+  b.output("y").output("h_out").initializer<float>("w", {32, 32}, wave(1024, 0.7f));
+  b.node("MatMul", {"x", "w"}, {"p"}).node("ReduceMean", {"p"}, {"mean"}, {{"axes", std::vector<int64_t>{0}}});
+  b.node("Add", {"h_in", "mean"}, {"h_out"}).node("Add", {"p", "h_out"}, {"y"});
+  std::ofstream(folder / "m.onnx", std::ios::binary) << b.bytes();
+  const std::string model = folder / "m.heed", data = folder / "data.npz";
+  const Outcome done = heed({"convert", folder / "m.onnx", "-o", model, "--dim", "tokens=1..8", "--quantize", "int8"});
+  REQUIRE_MESSAGE(done.code == 0, done.err);
+  write_npz(data, {{"x/0", floats({3, 32}, wave(96, 0.3f))}, {"x/1", floats({8, 32}, wave(256, 1.3f))}});
+  const auto compare = [&](const std::vector<std::string>& options) {
+    std::vector<std::string> arguments{"compare", folder / "m.onnx", model, "--input", data, "--json"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    const Outcome outcome = heed(arguments);
+    REQUIRE_MESSAGE(outcome.code == 0, outcome.err);
+    return json::parse(outcome.out);
+  };
+  const json apart = compare({}), carried = compare({"--sequence"});
+  CHECK(apart["samples"] == 2);
+  CHECK(apart["relative_error"] > 0);
+  CHECK(apart["relative_error"] != carried["relative_error"]);
+  for (const json& page : {apart, carried})
+    for (const json& layer : page["layers"])
+      if (layer["int8"] == true) CHECK(layer["gain"] == page["relative_error"]);  // it is the only one
 }
 
 TEST_CASE("what is no model is refused") {

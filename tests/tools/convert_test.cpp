@@ -63,6 +63,19 @@ Graph every_operator() {
   return g.graph;
 }
 
+/// Layers that are large enough to gain from int8.
+Graph layers_of_int8() {
+  Built g;
+  const ValueId heads = g.input({1, 2, 40, 16});
+  g.output(g.add(Attention{}, {heads, heads, heads}));
+  const ValueId rows = g.add(Gather{0}, {g.constant({4, 128}), g.input({40, 1}, Type::i32)});
+  const NodeId lstm = g.graph.add(Recurrent{Cell::lstm, Direction::forward, false, 64},
+                                  {rows, g.weights({1, 256, 128}), g.weights({1, 256, 64})}, "lstm");
+  g.output(g.graph.node(lstm).outputs[1]);
+  g.output(g.add(Conv{{{3, 1, 1, 1, 1}}}, {g.add(Transpose{{1, 0, 2}}, {rows}), g.constant({3, 128, 64})}));
+  return g.graph;
+}
+
 }  // namespace
 
 TEST_CASE("the same ONNX file gives the same bytes") {
@@ -96,10 +109,11 @@ TEST_CASE("every operator at once gives what the host computes") {
   g.graph = every_operator();
   const File file = g.check({{{"tokens", 2}}, {{"tokens", 8}}, {{"tokens", 12}}});
   Report report;
-  Graph in_int8 = every_operator();
+  Graph in_int8 = every_operator(), layers = layers_of_int8();
   quantize(in_int8, report);
+  quantize(layers, report);
   std::set<OperatorKind> kinds;
-  for (const File& each : {file, File(std::move(in_int8))})
+  for (const File& each : {file, File(std::move(in_int8)), File(std::move(layers))})
     for (const LoweredOperator& op : each.lowered.operators) kinds.insert(op.kind);
   CHECK(kinds.size() == static_cast<size_t>(OperatorKind::count));
 }

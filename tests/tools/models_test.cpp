@@ -324,7 +324,9 @@ TEST_CASE("voice activity frame by frame, its state in the session") {
   };
   const Converted carried = model("state=stateN"), handed = model("none");
   CHECK(carried.report.state == 2 * 128 * 4);
-  CHECK(carried.bytes == convert(folder / "vad_lstm_16k.onnx", {{"sequence=512"}, {}, {"sr=16000"}, {}}).bytes);
+  const Converted found = convert(folder / "vad_lstm_16k.onnx", {{"sequence=512"}, {}, {"sr=16000"}, {}});
+  CHECK(found.report.state == carried.report.state);
+  CHECK(found.report.workspace == carried.report.workspace);
   Running own(carried.bytes), callers(handed.bytes);
   const std::vector<float> wave = read_wave(folder / "speech_test.wav");
   std::vector<float> state(2 * 128, 0.0f);

@@ -1,13 +1,14 @@
 // What --quantize int8 makes of a graph, and that the device computes it as the host does.
 #include "tests/tools/device.h"
+#include "tools/calibrate.h"
 #include "tools/passes/passes.h"
 
 namespace heed::test {
 namespace {
 
-Report quantised(Built& built) {
+Report quantised(Built& built, const Int8Options& options = {}) {
   Report report;
-  quantize(built.graph, report);
+  quantize(built.graph, report, options);
   return report;
 }
 
@@ -24,6 +25,39 @@ TEST_CASE("quantize: products in int8, the rows between two of them too") {
   CHECK(file.count(OperatorKind::quantize) == 1);  // of x; the first product writes what the second reads
   CHECK(file.count(OperatorKind::matmul) == 0);
   CHECK(file.count(OperatorKind::copy) == 0);
+}
+
+TEST_CASE("quantize: with ranges, rows need no scale of their own, nor does what lies between two products") {
+  Built b;
+  const Expression tokens = b.dimension("tokens", 1, 40);
+  const ValueId x = b.input({2, tokens, 32});
+  const ValueId hidden = b.add(Matmul{Activation::relu}, {x, b.constant({32, 70}), b.constant({70})});
+  b.output(b.add(Matmul{}, {hidden, b.constant({70, 32}), b.constant({32}), x}));
+  CHECK(quantizable(b.graph) == std::vector<ValueId>{x, hidden});
+  Report report;
+  const Graph in_float = b.graph;
+  quantize(b.graph, report, {}, {{x, {-4.015625f, 3.984375f}}, {hidden, {0, 30}}});
+  expand_quantized(b.graph);
+  const File file = File(b.graph);
+  CHECK(file.count(OperatorKind::matmul_i8) == 2);
+  CHECK(file.count(OperatorKind::quantize) == 1);
+  CHECK(file.lowered.operators.size() == 3);
+  for (const LoweredOperator& op : file.lowered.operators) {
+    if (op.kind != OperatorKind::matmul_i8) continue;
+    const bool first = op.outputs.size() == 2;
+    CHECK((op.outputs[0] == -1) == first);  // bytes alone
+    REQUIRE(op.inputs.size() == (first ? 10 : 8));
+    CHECK((op.inputs[7] == -1) == first);  // what is even about 0 has no zero point; what is never negative has -128
+  }
+  const std::vector<Literal> input = {random_literal(Type::f32, {2, 7, 32}, b.random)};
+  const auto expected = on_host(in_float, input, {{"tokens", 7}}),
+             found = on_device(file.bytes, input, {{"tokens", 7}});
+  double error = 0, signal = 0;
+  for (size_t i = 0; i < expected[0].floats().size(); ++i) {
+    const double difference = found[0].floats()[i] - expected[0].floats()[i];
+    error += difference * difference, signal += double{expected[0].floats()[i]} * expected[0].floats()[i];
+  }
+  CHECK(std::sqrt(error / signal) < 0.02);
 }
 
 TEST_CASE("quantize: readers of one value share its rows, and others read it in float") {
@@ -52,6 +86,184 @@ TEST_CASE("quantize: what stays in float") {
   CHECK(File(b.graph).count(OperatorKind::matmul) == 4);
 }
 
+/// Rows of a table: no signal, and the same bits on host and device.
+ValueId embedded(Built& b, Dims dims) {
+  const int64_t columns = *dims.back().constant();
+  dims.pop_back();
+  return b.add(Gather{0}, {b.constant({4, columns}), b.input(dims, Type::i32)});
+}
+
+TEST_CASE("quantize: convolutions") {
+  Built b;
+  const Expression length = b.dimension("length", 5, 60);
+  const ValueId x = embedded(b, {2, length, 24}), residual = b.input({2, length, 64});
+  Conv same{{WindowAxis{3, 1, 1, 1, 1}}, 1, Activation::relu};
+  b.output(b.add(same, {x, b.constant({3, 24, 64}), b.constant({64}), residual}));
+  Conv groups{{WindowAxis{2, 2, 2, 0, 1}}, 2, Activation::none};
+  b.output(b.add(groups, {x, b.constant({2, 12, 130})}));
+  const ValueId image = embedded(b, {1, 9, 7, 5});
+  Conv plane{{WindowAxis{3, 2, 1, 1, 1}, WindowAxis{3, 1, 1, 0, 2}}, 1, Activation::none};
+  b.output(b.add(plane, {image, b.constant({3, 3, 5, 70}), b.constant({70})}));
+  CHECK(quantised(b).fused.size() == 3);
+  const File file = b.check({{{"length", 5}}, {{"length", 31}}, {{"length", 60}}});
+  CHECK(file.count(OperatorKind::conv_i8) == 3);
+  CHECK(file.count(OperatorKind::conv) == 0);
+}
+
+TEST_CASE("quantize: recurrent layers") {
+  for (const Cell cell : {Cell::lstm, Cell::gru, Cell::rnn})
+    for (const bool before : {false, true})
+      for (const Direction direction : {Direction::forward, Direction::reverse, Direction::both}) {
+        Built b;
+        const int64_t gates = gates_of(cell), hidden = before ? 100 : 136, inputs = 120,
+                      directions = direction == Direction::both ? 2 : 1;
+        const Expression steps = b.dimension("steps", 1, 4);
+        const ValueId x = embedded(b, {steps, 2, inputs});
+        std::vector<ValueId> operands{x, b.constant({directions, gates * hidden, inputs}),
+                                      b.constant({directions, gates * hidden, hidden})};
+        operands.push_back(before ? b.constant({directions, 2 * gates * hidden}) : no_value);
+        operands.push_back(b.input({directions, 2, hidden}));
+        const NodeId id = b.graph.add(Recurrent{cell, direction, before, hidden}, operands, "layer");
+        for (const ValueId output : std::vector<ValueId>(b.graph.node(id).outputs)) b.output(output);
+        CHECK(quantised(b).fused.size() == 1);
+        // One step: rows of h that the host and the device quantise are the same. More: they may round differently.
+        const File file = b.check({{{"steps", 1}}});
+        CHECK(file.count(OperatorKind::recurrent_i8) == 1);
+        CHECK(file.count(OperatorKind::recurrent) == 0);
+      }
+}
+
+TEST_CASE("quantize: embeddings") {
+  Built b;
+  b.index_limit = 40;
+  const ValueId ids = b.input({2, 3}, Type::i32);
+  const Literal table = random_literal(Type::f32, {70, 32}, b.random);
+  std::vector<float> turned(70 * 32);
+  for (size_t i = 0; i < 70; ++i)
+    for (size_t c = 0; c < 32; ++c) turned[c * 70 + i] = table.floats()[i * 32 + c];
+  const ValueId tied = b.add(Gather{0}, {b.graph.constant("tied", table), ids});
+  b.output(b.add(Matmul{}, {tied, b.graph.constant("head", Literal::of({32, 70}, turned))}));
+  b.output(tied);
+  const ValueId large = b.add(Gather{0}, {b.constant({2048, 32}), ids});
+  b.output(b.add(Matmul{}, {large, b.constant({32, 20})}));  // reads rows of the table as they are
+  b.output(b.add(Gather{0}, {b.constant({70, 32}), ids}));   // small
+  b.output(b.add(Gather{1}, {b.constant({32, 4096}), ids}));
+  CHECK(quantised(b).fused.size() == 4);
+  const File file = b.check();
+  CHECK(file.count(OperatorKind::gather) == 5);
+  CHECK(file.count(OperatorKind::quantize) == 1);  // of the tied rows, which somebody reads in float too
+  int tables = 0;
+  for (const Storage& storage : file.lowered.storages) tables += storage.data.size() == 5 * 8 * 64;
+  CHECK(tables == 1);  // the panels of the head are those of the table
+}
+
+TEST_CASE("quantize: signals and small layers stay in float, and the report says why") {
+  Built b;
+  const ValueId wave = b.input({1, 400, 1}), rows = b.input({4, 1, 128});
+  const Conv frames{{WindowAxis{32, 8}}, 1, Activation::none};
+  const ValueId spectrum = b.add(frames, {wave, b.constant({32, 1, 64})});
+  const ValueId power = b.map(Step::f_mul, {spectrum, spectrum});
+  const ValueId bands = b.add(Matmul{}, {power, b.constant({64, 80})});
+  b.output(b.add(Matmul{}, {b.map(Step::f_log, {bands}), b.constant({80, 20})}));  // this one is int8
+  b.output(b.add(Matmul{}, {rows, b.constant({128, 20})}));                        // this one too
+  const auto layer = [&](ValueId x, int64_t inputs, int64_t hidden) {
+    const Recurrent op{Cell::lstm, Direction::forward, false, hidden};
+    b.output(b.graph
+                 .node(b.graph.add(op, {x, b.constant({1, 4 * hidden, inputs}), b.constant({1, 4 * hidden, hidden})},
+                                   "layer"))
+                 .outputs[0]);
+  };
+  layer(rows, 128, 64);
+  layer(embedded(b, {3, 1, 24}), 24, 32);
+  b.output(b.add(Conv{{WindowAxis{3}}, 1, Activation::none}, {embedded(b, {1, 20, 32}), b.constant({3, 32, 32})}));
+  const Report report = quantised(b);
+  CHECK(report.fused.size() == 2);
+  REQUIRE(report.notes.size() == 2);
+  CHECK(report.notes[0].starts_with("in float, reading the model's inputs before a layer sets their scale: '"));
+  CHECK(report.notes[1].starts_with("in float, too small to gain from int8: '"));
+}
+
+TEST_CASE("quantize: layers that are kept in float, by their names and by those of what they absorb") {
+  const auto model = [] {
+    Built b;
+    ValueId x = b.input({5, 64});
+    for (const char* layer : {"first", "second", "third"})
+      x = b.graph.add_value(Matmul{Activation::relu}, {x, b.constant({64, 64})}, std::string(layer) + "/MatMul",
+                            {std::string(layer) + "/MatMul", std::string(layer) + "/Add"});
+    b.output(x);
+    return b;
+  };
+  using Names = std::vector<std::string>;
+  const auto layers = [&](const Names& globs) {
+    Built b = model();
+    const Report report = quantised(b, {globs});
+    CHECK(File(b.graph).count(OperatorKind::matmul_i8) == report.int8_layers.size());
+    CHECK(report.notes.empty() == globs.empty());
+    return report.int8_layers;
+  };
+  CHECK(layers({}) == Names{"first/MatMul", "second/MatMul", "third/MatMul"});
+  CHECK(layers({"second/MatMul"}) == Names{"first/MatMul", "third/MatMul"});
+  CHECK(layers({"third/Add", "first/*"}) == Names{"second/MatMul"});
+  CHECK(layers({"*ir*"}) == Names{"second/MatMul"});
+  Built b = model();
+  const Names problems = [&]() -> Names {
+    try {
+      quantised(b, {{"secnd/MatMul", "first*", "*/Gelu"}});
+    } catch (const Error& error) {
+      return error.problems();
+    }
+    return {};
+  }();
+  REQUIRE(problems.size() == 2);
+  CHECK(problems[0] ==
+        "--keep-float secnd/MatMul: no layer and no ONNX node has such a name; int8 would be second/MatMul, "
+        "third/MatMul, first/MatMul");
+  CHECK(problems[1].starts_with("--keep-float */Gelu: "));
+}
+
+TEST_CASE("quantize: channels that are larger than the others are smoothed, where that brings the product nearer") {
+  // A normalisation of which some channels are large, read by products that weigh them little, and by a residual.
+  const auto model = [] {
+    Built b;
+    std::vector<float> scale(64, 1), weights(64 * 48);
+    for (size_t c = 3; c < 64; c += 20) scale[c] = 30;
+    for (size_t i = 0; i < weights.size(); ++i)
+      weights[i] = std::normal_distribution<float>()(b.random) / scale[i / 48];
+    const ValueId x = b.input({40, 64});
+    const ValueId y =
+        b.graph.add_value(Normalize{Normalization::layer, 1e-5f},
+                          {x, b.graph.constant("scale", Literal::of({64}, scale)), b.constant({64})}, "norm");
+    b.output(b.graph.add_value(Matmul{}, {y, b.graph.constant("w", Literal::of({64, 48}, weights))}, "up"));
+    b.output(y);
+    return b;
+  };
+  const auto error_of = [&](bool smooth) {
+    Built b = model();
+    const File in_float(b.graph);
+    const std::vector<Literal> inputs{random_literal(Type::f32, {40, 64}, b.random)};
+    const std::vector<Literal> expected = on_device(in_float.bytes, inputs, {});
+    auto calibration = std::make_shared<Calibration>();
+    Activations& seen = calibration->layers["up"];
+    seen.rows.assign(expected[1].floats().begin(), expected[1].floats().end());
+    seen.top.resize(64);
+    for (size_t i = 0; i < seen.rows.size(); ++i) seen.top[i % 64] = std::max(seen.top[i % 64], std::abs(seen.rows[i]));
+    Int8Options options;
+    if (smooth) options.calibration = calibration;
+    quantised(b, options);
+    const File in_int8(b.graph);
+    CHECK(in_int8.count(OperatorKind::normalize) == (smooth ? 2 : 1));  // the residual's, and another
+    const std::vector<Literal> found = on_device(in_int8.bytes, inputs, {});
+    CHECK(std::equal(found[1].floats().begin(), found[1].floats().end(), expected[1].floats().begin()));
+    double error = 0, signal = 0;
+    for (size_t i = 0; i < expected[0].floats().size(); ++i) {
+      const double e = expected[0].floats()[i], f = found[0].floats()[i];
+      error += (e - f) * (e - f), signal += e * e;
+    }
+    return std::sqrt(error / signal);
+  };
+  CHECK(error_of(true) < error_of(false) / 4);
+}
+
 TEST_CASE("quantize: columns and rows of zeros") {
   Built b;
   const ValueId x = b.input({3, 20});
@@ -66,8 +278,45 @@ TEST_CASE("quantize: columns and rows of zeros") {
   for (int64_t i = 0; i < 3; ++i)
     for (int64_t j = 0; j < 18; ++j) {
       const float expected = i == 1 ? 2 * weights[static_cast<size_t>(5 * 18 + j)] : 0.0f;
-      CHECK(y[0].floats()[static_cast<size_t>(i * 18 + j)] == doctest::Approx(expected).epsilon(0.02));  // weights of 255 steps
+      CHECK(y[0].floats()[static_cast<size_t>(i * 18 + j)] ==
+            doctest::Approx(expected).epsilon(0.02));  // weights of 255 steps
     }
+}
+
+TEST_CASE("quantize: normalizations write rows of int8") {
+  Built b;
+  const Expression tokens = b.dimension("tokens", 1, 40);
+  const ValueId x = b.input({2, tokens, 48});
+  const auto normalized = [&](ValueId of) {
+    return b.add(Normalize{Normalization::layer, 1e-5f}, {of, b.constant({48}), b.constant({48})});
+  };
+  // After a sum, and read by the next; before a product alone.
+  const ValueId after = normalized(x);
+  const ValueId y = b.add(Matmul{}, {after, b.constant({48, 48}), no_value, after});
+  b.output(b.add(Matmul{}, {normalized(y), b.constant({48, 20})}));
+  quantised(b);
+  const File file = b.check({{{"tokens", 1}}, {{"tokens", 7}}, {{"tokens", 40}}});
+  CHECK(file.count(OperatorKind::normalize) == 2);
+  CHECK(file.count(OperatorKind::quantize) == 0);
+  CHECK(file.count(OperatorKind::copy) == 0);
+}
+
+TEST_CASE("quantize: products hand query, key and value over by head") {
+  Built b;
+  const Expression tokens = b.dimension("tokens", 1, 40);
+  const ValueId x = b.input({2, tokens, 48});
+  const auto heads = [&](int64_t count) {
+    const ValueId y = b.add(Matmul{}, {x, b.constant({48, count * 16})});
+    return b.add(Transpose{{0, 2, 1, 3}}, {b.add(Reshape{{2, tokens, count, 16}}, {y})});
+  };
+  const ValueId q = heads(4), k = heads(2), v = heads(2);
+  b.output(b.add(Attention{}, {q, k, v}));
+  quantised(b);
+  const File file(b.graph);
+  CHECK(file.count(OperatorKind::matmul_i8) == 3);
+  CHECK(file.count(OperatorKind::attention_i8) == 1);
+  CHECK(file.count(OperatorKind::quantize) == 1);  // of x
+  CHECK(file.count(OperatorKind::copy) == 0);
 }
 
 TEST_CASE("quantize: attention in int8 is near the float one") {

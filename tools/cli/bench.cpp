@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <random>
 
 #include "kernels/roof/roof.h"
+#include "tools/calibrate.h"
 #include "tools/cli/json.h"
 #include "tools/cli/loaded.h"
 #include "tools/cli/terminal.h"
@@ -56,29 +56,6 @@ double measure_roof(const Variants<RoofArgs>& variants, Isa isa, const Parallel&
   return static_cast<double>(macs) / best;
 }
 
-/// Random inputs from a fixed seed: reals in [-1, 1), table indices inside their table, other whole numbers and
-/// booleans 0 or 1.
-std::vector<std::vector<std::byte>> make_inputs(const Model& model, const Session& session) {
-  std::mt19937 generator(1);
-  std::vector<std::vector<std::byte>> inputs;
-  for (uint32_t i = 0; i < model.input_count(); ++i) {
-    const Tensor tensor = session.input(i);
-    int64_t bound = 2;
-    for (uint32_t k = 0; k < model.index_check_count(); ++k)
-      if (model.index_check(k).input == i) bound = session.value(model.index_check(k).bound);
-    std::vector<std::byte> bytes(byte_count(tensor));
-    const uint32_t size = size_of(tensor.shape->type);
-    for (size_t at = 0; at < bytes.size(); at += size) {
-      const uint32_t bits = generator();
-      const float real = static_cast<float>(bits >> 8) * 0x1p-23f - 1;
-      const auto whole = static_cast<int32_t>(bits % static_cast<uint32_t>(std::max<int64_t>(bound, 1)));
-      std::memcpy(&bytes[at], tensor.shape->type == Type::f32 ? static_cast<const void*>(&real) : &whole, size);
-    }
-    inputs.push_back(std::move(bytes));
-  }
-  return inputs;
-}
-
 struct Timing {
   size_t runs = 0;
   double median = 0, least = 0;   // seconds
@@ -88,7 +65,12 @@ struct Timing {
 /// Runs until the medians stand still: for about a second, half of it without and half with an observer.
 Timing measure(const LoadedModel& loaded, Session& session) {
   const Model& model = loaded.model();
-  const auto inputs = make_inputs(model, session);
+  fill_at_random(session, 1);
+  std::vector<std::vector<std::byte>> inputs;
+  for (uint32_t i = 0; i < model.input_count(); ++i) {
+    const std::byte* data = session.input(i).data;
+    inputs.emplace_back(data, data + byte_count(session.input(i)));
+  }
   const auto write = [&] {
     for (uint32_t i = 0; i < inputs.size(); ++i)
       if (!inputs[i].empty())

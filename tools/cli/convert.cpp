@@ -7,6 +7,8 @@
 #include <chrono>
 #include <fstream>
 
+#include "tools/cli/accuracy.h"
+#include "tools/cli/calibrate.h"
 #include "tools/cli/json.h"
 #include "tools/cli/loaded.h"
 #include "tools/cli/terminal.h"
@@ -110,7 +112,12 @@ Json report_of(const ConvertCommand& command, const std::filesystem::path& outpu
                      {"state", command.states},
                      {"set", command.sets},
                      {"limit", command.limits},
-                     {"quantize", command.quantize}};
+                     {"quantize", command.quantize},
+                     {"keep_float", command.keep_float},
+                     {"calibrate", command.calibrate ? Json(*command.calibrate) : Json()},
+                     {"range", command.range},
+                     {"error_budget", command.error_budget ? Json(*command.error_budget) : Json()},
+                     {"qdq", command.qdq}};
   json["seconds"] = cost.seconds;
   json["peak_memory"] = cost.peak_memory;
   json["onnx_operators"] = report.onnx_operators;
@@ -160,13 +167,102 @@ std::string command_line(const ConvertCommand& command) {
   };
   std::string line = "heed convert " + quoted(command.onnx.string());
   if (command.output) line += " -o " + quoted(command.output->string());
-  const std::pair<const char*, const std::vector<std::string>&> options[] = {
-      {"--dim", command.dims}, {"--state", command.states}, {"--set", command.sets}, {"--limit", command.limits}};
+  const std::pair<const char*, const std::vector<std::string>&> options[] = {{"--dim", command.dims},
+                                                                             {"--state", command.states},
+                                                                             {"--set", command.sets},
+                                                                             {"--limit", command.limits},
+                                                                             {"--keep-float", command.keep_float}};
   if (command.quantize != "none") line += " --quantize " + command.quantize;
+  if (command.range != "minmax") line += " --range " + command.range;
+  if (command.qdq != "relax") line += " --qdq " + command.qdq;
+  if (command.calibrate) line += " --calibrate " + quoted(*command.calibrate);
+  if (command.error_budget) line += fmt::format(" --error-budget {}", *command.error_budget);
   for (const auto& [option, values] : options)
     for (const std::string& value : values) line += fmt::format(" {} {}", option, quoted(value));
   if (command.report) line += " --report " + quoted(command.report->string());
   return line;
+}
+
+ConvertOptions::Quantization quantization_of(const ConvertCommand& command) {
+  using enum ConvertOptions::Quantization;
+  const bool is_static = command.quantize == "int8-static";
+  if (is_static && !command.calibrate)
+    throw Error(
+        Fault::command_line,
+        "--quantize int8-static needs --calibrate data.npz, inputs that are like those to come; --quantize int8 "
+        "needs none");
+  if (is_static && command.error_budget) throw Error(Fault::command_line, "--error-budget is for --quantize int8");
+  if (!is_static && command.range != "minmax")
+    throw Error(Fault::command_line, "--range is for --quantize int8-static");
+  return is_static ? int8_static : command.quantize == "int8" ? int8 : none;
+}
+
+RangeKind range_of(const std::string& name) {
+  return name == "mse" ? RangeKind::mse : name == "percentile" ? RangeKind::percentile : RangeKind::minmax;
+}
+
+/// Keeps layers in float, those with the largest gains, until the error is within the budget.
+Converted within(double budget, const Prepared& prepared, ConvertOptions options, Reference& reference,
+                 Progress& progress) {
+  const auto error_of = [&](const Converted& converted) {
+    return reference.measure(LoadedModel("the model in int8", converted.bytes), false).relative();
+  };
+  Converted converted = finish(prepared, options);
+  double error = error_of(converted);
+  const std::string all =
+      fmt::format("--error-budget {}: the worst output's relative error is {:.3g} in int8", budget, error);
+  std::vector<std::pair<double, std::string>> layers;  // gain, name
+  if (error > budget) {
+    const std::vector<std::string> int8 = converted.report.int8_layers;
+    for (const std::string& name : int8) {
+      progress.show("alone in int8: " + name, static_cast<double>(layers.size()) / static_cast<double>(int8.size()));
+      layers.emplace_back(gain_of(name, int8, prepared, options, reference), name);
+    }
+    std::stable_sort(layers.begin(), layers.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  }
+  // As many as their squares say at first; one at a time from there.
+  size_t kept = 0;
+  for (double left = error * error; kept < layers.size() && left > budget * budget; ++kept)
+    left -= layers[kept].first * layers[kept].first;
+  const auto with = [&](size_t count) {
+    ConvertOptions some = options;
+    for (size_t i = 0; i < count; ++i) some.int8.keep_float.push_back(layers[i].second);
+    progress.show(fmt::format("{} layers in float", count), 1);
+    return finish(prepared, some);
+  };
+  if (!layers.empty()) {
+    converted = with(kept);
+    error = error_of(converted);
+    for (; error > budget && kept < layers.size(); error = error_of(converted)) converted = with(++kept);
+    while (kept > 1) {
+      Converted fewer = with(kept - 1);
+      const double larger = error_of(fewer);
+      if (larger > budget) break;
+      converted = std::move(fewer), error = larger, --kept;
+    }
+  }
+  std::vector<std::string> reasons;
+  for (size_t i = 0; i < kept; ++i)
+    reasons.push_back(fmt::format("{} (gains {:.3g})", layers[i].second, layers[i].first));
+  converted.report.notes.push_back(
+      reasons.empty() ? all + ", nothing is kept in float"
+                      : fmt::format("{}, {:.3g} with these in float: {}", all, error, fmt::join(reasons, ", ")));
+  return converted;
+}
+
+/// A conversion that goes by data.
+Converted calibrated(const ConvertCommand& command, ConvertOptions options, Progress& progress) {
+  const auto show = [&](const std::string& stage, double share) { progress.show(stage, share); };
+  const Prepared prepared = prepare(command.onnx, options, show);
+  ConvertOptions in_float = options;
+  in_float.quantization = ConvertOptions::Quantization::none;
+  const LoadedModel loaded(command.onnx.string(), finish(prepared, in_float, show).bytes);
+  progress.show("calibrate", 0);
+  Reference reference(loaded, {*command.calibrate}, loaded.model().state_count() > 0);
+  options.int8.calibration = reference.calibration();
+  options.int8.calibrated_on = *command.calibrate;
+  if (command.error_budget) return within(*command.error_budget, prepared, options, reference, progress);
+  return finish(prepared, options, show);
 }
 
 }  // namespace
@@ -177,17 +273,35 @@ void convert(const ConvertCommand& command) {
   if (command.output) output = *command.output;
   check_output("-o", output, {command.onnx});
   if (command.report) check_output("--report", *command.report, {command.onnx, output});
+  if (command.calibrate) check_output("-o", output, {*command.calibrate});
+  const std::pair<const char*, bool> for_int8[] = {{"--keep-float", !command.keep_float.empty()},
+                                                   {"--calibrate", command.calibrate.has_value()},
+                                                   {"--error-budget", command.error_budget.has_value()}};
+  for (const auto& [option, given] : for_int8)
+    if (given && command.quantize == "none")
+      throw Error(Fault::command_line, fmt::format("{}: everything is in float without --quantize int8", option));
+  if (command.error_budget && !command.calibrate)
+    throw Error(Fault::command_line, "--error-budget: the error is that on data: give them with --calibrate data.npz");
+
+  const ConvertOptions::Quantization quantization = quantization_of(command);
 
   const auto start = std::chrono::steady_clock::now();
   Converted converted;
   {
     Progress progress;
-    converted = convert(command.onnx,
-                        ConvertOptions{command.dims, command.states, command.sets, command.limits,
-                                       command.quantize == "int8" ? ConvertOptions::Quantization::int8
-                                                                  : ConvertOptions::Quantization::none,
-                                       command_line(command)},
-                        [&](const std::string& stage, double share) { progress.show(stage, share); });
+    const auto show = [&](const std::string& stage, double share) { progress.show(stage, share); };
+    ConvertOptions options{command.dims, command.states, command.sets, command.limits};
+    options.quantization = quantization;
+    options.int8.keep_float = command.keep_float;
+    options.relax = command.qdq == "relax";
+    options.command = command_line(command);
+    const bool is_static = quantization == ConvertOptions::Quantization::int8_static;
+    if (is_static)
+      options.calibrate = [&](const std::vector<std::byte>& file, size_t count) {
+        return ranges_of(file, count, {*command.calibrate}, range_of(command.range));
+      };
+    converted =
+        command.calibrate && !is_static ? calibrated(command, options, progress) : convert(command.onnx, options, show);
   }
   write_file(output, converted.bytes);
   const Cost cost{std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), peak_memory()};

@@ -88,6 +88,8 @@ Json describe(const Model& model, const Session& session) {
   json["fusions"] = Json::object();
   for (uint32_t i = 0; i < model.fusion_count(); ++i)
     json["fusions"][std::string(model.fusion(i).name)] = model.fusion(i).count;
+  json["made_with"] = Json::array();
+  for (uint32_t i = 0; i < model.made_with_count(); ++i) json["made_with"].push_back(model.made_with(i));
   json["hash"] = hash_text(model);
   return json;
 }

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <new>
+#include <cstring>
 
 #include "tools/error.h"
 
@@ -19,16 +19,34 @@ void check(const Status& status, const std::string& where) {
   throw Error(fault, where + ": " + text);
 }
 
+void Free::operator()(std::byte* bytes) const {
+  std::free(bytes);
+}
+
+namespace {
+
+/// At a multiple of 64. Throws Error(machine) where there is not so much memory.
+std::unique_ptr<std::byte, Free> memory(uint64_t bytes, const std::string& what) {
+  std::unique_ptr<std::byte, Free> found(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+  if (!found) throw Error(Fault::machine, fmt::format("{}: {} bytes of memory are not to be had", what, bytes));
+  return found;
+}
+
+}  // namespace
+
 LoadedModel::LoadedModel(const std::filesystem::path& path)
-    : path_(path.string()), file_(path), model_(Model::load(file_.bytes())) {
+    : path_(path.string()), file_(path), model_(Model::load(file_->bytes())) {
   if (!model_ && model_.status().code == Code::not_a_model && path.extension() == ".onnx")
     throw Error(Fault::model,
                 fmt::format("{}: is an ONNX file; `heed convert {}` makes a .heed file of it", path_, path_));
   check(model_.status(), path_);
 }
 
-void Runner::Free::operator()(std::byte* bytes) const {
-  std::free(bytes);
+LoadedModel::LoadedModel(const std::string& name, const std::vector<std::byte>& bytes)
+    : path_(name), copy_(memory(bytes.size(), name)), model_(Status{Code::invalid_argument}) {
+  std::memcpy(copy_.get(), bytes.data(), bytes.size());
+  model_ = Model::load({copy_.get(), bytes.size()});
+  check(model_.status(), path_);
 }
 
 Runner::Runner(const LoadedModel& loaded, const RunOptions& options)
@@ -36,10 +54,8 @@ Runner::Runner(const LoadedModel& loaded, const RunOptions& options)
   const Parallel parallel = threads_.parallel();
   if (parallel.threads < options.threads)
     throw Error(Fault::machine, fmt::format("the system gives {} threads of {}", parallel.threads, options.threads));
-  const uint64_t bytes = (loaded.model().memory().total(parallel.threads) + 63) / 64 * 64;
-  arena_.reset(static_cast<std::byte*>(std::aligned_alloc(64, bytes)));
-  if (!arena_)
-    throw Error(Fault::machine, fmt::format("{}: {} bytes of memory are not to be had", loaded.path(), bytes));
+  const uint64_t bytes = loaded.model().memory().total(parallel.threads);
+  arena_ = memory(bytes, loaded.path());
   session_ = Session::create(loaded.model(), {arena_.get(), bytes}, {.isa = options.isa, .parallel = parallel});
   check(session_.status(), loaded.path());
 }

@@ -2,9 +2,11 @@
 /// A model file and a session on it, for the verbs that run one.
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "heed/model.h"
 #include "heed/session.h"
@@ -17,16 +19,24 @@ namespace heed::tools {
 /// Throws Error with the status's text after `where` unless it is ok; exit code by whose fault the status names.
 void check(const Status& status, const std::string& where);
 
+/// Frees what std::aligned_alloc gave.
+struct Free {
+  void operator()(std::byte* bytes) const;
+};
+
 class LoadedModel {
  public:
   explicit LoadedModel(const std::filesystem::path& path);
+  /// A conversion's result; `name` is what messages call it.
+  LoadedModel(const std::string& name, const std::vector<std::byte>& bytes);
 
   const Model& model() const { return *model_; }
   const std::string& path() const { return path_; }
 
  private:
   std::string path_;
-  MappedFile file_;
+  std::optional<MappedFile> file_;
+  std::unique_ptr<std::byte, Free> copy_;
   Result<Model> model_;
 };
 
@@ -39,9 +49,6 @@ class Runner {
   Parallel parallel() { return threads_.parallel(); }
 
  private:
-  struct Free {
-    void operator()(std::byte* bytes) const;
-  };
   Threads threads_;
   std::unique_ptr<std::byte, Free> arena_;
   Result<Session> session_;

@@ -26,17 +26,11 @@ int fail(Fault fault, const std::vector<std::string>& problems) {
 
 /// Options that later versions honour; whoever gives one is told so.
 struct Later {
-  std::string range, qdq, budget, calibrate, selftest;
-  std::vector<std::string> keep_float;
+  std::string selftest;
 };
 
 void refuse_later(const CLI::App& verb) {
   static const std::map<std::string, std::string> reasons = {
-      {"--keep-float", "this version converts everything in float, so there is nothing to keep"},
-      {"--error-budget", "this version converts in float and loses nothing to int8"},
-      {"--calibrate", "this version converts in float and needs no calibration data"},
-      {"--range", "this version converts in float and needs no calibration data"},
-      {"--qdq", "this version takes no quantised models"},
       {"--selftest", "this version stores no test data in the file; `heed run` prints the hash to compare"},
   };
   std::vector<std::string> problems;
@@ -45,8 +39,6 @@ void refuse_later(const CLI::App& verb) {
     const std::string given = "--" + option->get_lnames().front();  // get_name() hides what --help hides
     if (const auto reason = reasons.find(given); reason != reasons.end())
       problems.push_back(fmt::format("{} is for a later version: {}", reason->first, reason->second));
-    else if (given == "--quantize" && option->as<std::string>() == "int8-static")
-      problems.emplace_back("--quantize int8-static is for a later version: int8 needs no calibration data");
   }
   if (!problems.empty()) throw Error(Fault::command_line, problems);
 }
@@ -115,20 +107,31 @@ int main(int argc, char** argv) {
   verb->add_option("--report", convert_command.report, "what was fused, what was not and why, and costs, for programs")
       ->type_name("report.json");
   verb->add_option("--quantize", convert_command.quantize,
-                   "none (float), or int8: weights and activations of matrix products")
+                   "none (float), int8: weights and activations of matrix products and attention, or int8-static: "
+                   "with activations' scales from data")
       ->check(CLI::IsMember({"none", "int8", "int8-static"}))
       ->type_name("PROFILE");
-  const auto list = [&](const char* option, std::vector<std::string>& values) {
-    verb->add_option(option, values, "a later version's")->allow_extra_args(false)->group("");
-  };
+  verb->add_option("--range", convert_command.range,
+                   "of activations: all that occurs, all but 0.01 percent, or that of the smallest squared error")
+      ->check(CLI::IsMember({"minmax", "percentile", "mse"}))
+      ->type_name("minmax|percentile|mse");
+  texts("--keep-float", convert_command.keep_float,
+        "a layer that stays in float, by its name or that of an ONNX node in it; * stands for any text", "GLOB");
+  verb->add_option("--qdq", convert_command.qdq,
+                   "of models quantised already: relax drops what is quantised inside attention, keep keeps it")
+      ->check(CLI::IsMember({"relax", "keep"}))
+      ->type_name("relax|keep");
+  verb->add_option("--calibrate", convert_command.calibrate,
+                   "inputs as of `heed run` to fit the int8 layers to; int8-static finds activations' ranges with them")
+      ->type_name("data.npz");
+  verb->add_option("--error-budget", convert_command.error_budget,
+                   "keep layers in float, fewest first, until the worst output's relative error on the data of "
+                   "--calibrate is within it")
+      ->check(CLI::PositiveNumber)
+      ->type_name("X");
   const auto text = [&](const char* option, std::string& value) {
     verb->add_option(option, value, "a later version's")->group("");
   };
-  list("--keep-float", later.keep_float);
-  text("--error-budget", later.budget);
-  text("--calibrate", later.calibrate);
-  text("--range", later.range);
-  text("--qdq", later.qdq);
   text("--selftest", later.selftest);
   verb->callback([&, verb] {
     refuse_later(*verb);
@@ -178,16 +181,32 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0u, UINT32_MAX));
   verb->callback([&] { attention(attention_command); });
 
-  for (const char* name : {"compare", "selftest"}) {
-    verb = app.add_subcommand(name, "a later version's")->group("")->allow_extras();
-    verb->prefix_command();
-    verb->callback([name] {
-      throw Error(Fault::command_line,
-                  fmt::format("{} is for a later version; `heed run` prints the hash of the outputs, the same on "
-                              "every machine, and writes them to compare",
-                              name));
-    });
-  }
+  CompareCommand compare_command;
+  verb =
+      app.add_subcommand("compare", "show what int8 changes, layer by layer, and what each layer would gain in float");
+  verb->add_option("onnx", compare_command.onnx, "the ONNX file that the model was made of")
+      ->required()
+      ->type_name("model.onnx");
+  verb->add_option("model", compare_command.model)->required()->type_name("model.heed");
+  verb->add_option("--input", compare_command.inputs, "as of `heed run`")
+      ->type_name("data.npz")
+      ->allow_extra_args(false);
+  verb->add_flag("--sequence", compare_command.sequence, "carry the state from sample to sample");
+  verb->add_option("--gains", compare_command.gains,
+                   "layers to look for the gain of, the worst first; each takes a conversion and a run over the data "
+                   "(default: all)")
+      ->type_name("N");
+  verb->add_flag("--json", compare_command.json, "for programs");
+  verb->add_option("-o,--output", compare_command.output, "the same as a page")->type_name("page.html");
+  verb->callback([&] { compare(compare_command); });
+
+  verb = app.add_subcommand("selftest", "a later version's")->group("")->allow_extras();
+  verb->prefix_command();
+  verb->callback([] {
+    throw Error(Fault::command_line,
+                "selftest is for a later version; `heed run` prints the hash of the outputs, the same on every "
+                "machine, and writes them to compare");
+  });
 
   constexpr const char* unwritable = "standard output cannot be written to";
   try {

@@ -15,7 +15,10 @@ struct ConvertCommand {
   std::filesystem::path onnx;
   std::optional<std::filesystem::path> output;  // else beside the ONNX file
   std::vector<std::string> dims, states, sets, limits;
-  std::string quantize = "none";
+  std::string quantize = "none", range = "minmax", qdq = "relax";
+  std::vector<std::string> keep_float;
+  std::optional<std::string> calibrate;         // data.npz
+  std::optional<double> error_budget;           // relative error of the worst output
   std::optional<std::filesystem::path> report;  // as JSON
 };
 void convert(const ConvertCommand& command);
@@ -49,6 +52,15 @@ struct BenchCommand {
   bool json = false;
 };
 void bench(const BenchCommand& command);
+
+struct CompareCommand {
+  std::filesystem::path onnx, model;
+  std::vector<std::string> inputs;
+  std::optional<std::filesystem::path> output;  // a page
+  uint32_t gains = UINT32_MAX;                  // layers whose gain is looked for
+  bool sequence = false, json = false;
+};
+void compare(const CompareCommand& command);
 
 struct AttentionCommand {
   std::filesystem::path model;

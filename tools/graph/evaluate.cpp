@@ -299,6 +299,7 @@ Scalar apply(Step step, Scalar a, Scalar b, Scalar c) {
 Scalar load(const Literal& literal, int64_t at) {
   if (literal.type == Type::f32) return {data<float>(literal)[at], 0};
   if (literal.type == Type::i32) return {0, data<int64_t>(literal)[at]};
+  if (literal.type == Type::i8) return {0, data<int8_t>(literal)[at]};
   return {0, data<uint8_t>(literal)[at]};
 }
 
@@ -316,7 +317,7 @@ class Evaluation {
     for (size_t i = 0; i < 3; ++i)
       strides[i] = i < inputs_.size() ? broadcast_strides(inputs_[i]->dims, dims) : Sizes(dims.size(), 0);
     const Literal *b = inputs_.size() > 1 ? inputs_[1] : nullptr, *c = inputs_.size() > 2 ? inputs_[2] : nullptr;
-    return {by_type(info(op.step).to, [&](auto element) {
+    return {by_type(op.narrow ? Type::i8 : info(op.step).to, [&](auto element) {
       using T = decltype(element);
       std::vector<T> values(static_cast<size_t>(product(dims)));
       walk<3>(dims, strides, {}, [&](int64_t i, const auto& at) {
@@ -415,6 +416,10 @@ class Evaluation {
   }
 
   std::vector<Literal> operator()(const Gather& op) const {
+    if (const Literal* scale = optional(2)) {
+      const Literal table = dequantised(x(), *scale, false);
+      return Evaluation({&table, inputs_[1]}, dimensions_)(op);
+    }
     const Literal& index = *inputs_[1];
     const Sizes& table = x().dims;
     const int64_t outer = std::accumulate(table.begin(), table.begin() + op.axis, int64_t{1}, std::multiplies<>());
@@ -440,6 +445,12 @@ class Evaluation {
   }
 
   std::vector<Literal> operator()(const Matmul& op) const {
+    return x().type == Type::i32 ? multiplied<int64_t>(op) : multiplied<float>(op);
+  }
+
+  /// Integers are exact in double too.
+  template <class Element>
+  std::vector<Literal> multiplied(const Matmul& op) const {
     const Literal &a = x(), &b = *inputs_[1];
     const auto batch_of = [](const Literal& literal) { return Sizes(literal.dims.begin(), literal.dims.end() - 2); };
     const Sizes batch = together(batch_of(a), batch_of(b));
@@ -452,22 +463,22 @@ class Evaluation {
       for (int64_t& stride : strides) stride *= block;
       return strides;
     };
-    std::vector<float> values(static_cast<size_t>(product(dims)));
+    std::vector<Element> values(static_cast<size_t>(product(dims)));
     std::vector<double> row(static_cast<size_t>(n));
     walk<2>(batch, {blocks(a, m * k), blocks(b, k * n)}, {}, [&](int64_t i, const auto& at) {
       for (int64_t r = 0; r < m; ++r) {
         std::fill(row.begin(), row.end(), 0.0);
         for (int64_t c = 0; c < k; ++c) {
-          const double left = data<float>(a)[at[0] + r * k + c];
-          const float* right = data<float>(b) + at[1] + c * n;
-          for (int64_t j = 0; j < n; ++j) row[static_cast<size_t>(j)] += left * right[j];
+          const auto left = static_cast<double>(data<Element>(a)[at[0] + r * k + c]);
+          const Element* right = data<Element>(b) + at[1] + c * n;
+          for (int64_t j = 0; j < n; ++j) row[static_cast<size_t>(j)] += left * static_cast<double>(right[j]);
         }
         for (int64_t j = 0; j < n; ++j) {
           const int64_t out = (i * m + r) * n + j;
           double value = row[static_cast<size_t>(j)];
           if (const Literal* bias = optional(2)) value += data<float>(*bias)[j];
           if (const Literal* residual = optional(3)) value += data<float>(*residual)[out];
-          values[static_cast<size_t>(out)] = static_cast<float>(activate(op.activation, value));
+          values[static_cast<size_t>(out)] = static_cast<Element>(activate(op.activation, value));
         }
       }
     });
@@ -526,7 +537,9 @@ class Evaluation {
   }
 
   std::vector<Literal> operator()(const Attention& op) const {
-    const Literal &q = x(), &k = *inputs_[1], &v = *inputs_[2];
+    Literal rows[3];
+    for (size_t i = 0; i < 3; ++i) rows[i] = op.int8 ? dequantised(*inputs_[i], *inputs_[7 + i], false) : *inputs_[i];
+    const Literal &q = rows[0], &k = rows[1], &v = rows[2];
     const int64_t batch = q.dims[0], heads = q.dims[1], queries = q.dims[2], depth = q.dims[3];
     const int64_t shared = k.dims[1], keys = k.dims[2], width = v.dims[3], offset = op.offset.evaluate(dimensions_);
     const Literal *bias = optional(3), *padding = optional(4), *slope = optional(5), *toeplitz = optional(6);
@@ -596,10 +609,19 @@ class Evaluation {
         values[static_cast<size_t>(start + i)] = static_cast<float>(value);
       }
     });
-    return {made(x().dims, std::move(values))};
+    return with_rows(made(x().dims, std::move(values)), op.groups);
   }
 
-  std::vector<Literal> operator()(const Recurrent& op) const {
+  std::vector<Literal> operator()(const Recurrent& op) const { return layer(op, false); }
+
+  std::vector<Literal> operator()(const RecurrentI8& op) const {
+    const auto scaled = [&](size_t i) { return dequantised(*inputs_[i], *inputs_[i + 1], false); };
+    const Literal x = scaled(0), w = scaled(2), r = scaled(4);
+    return Evaluation({&x, &w, &r, optional(6), optional(7), optional(8)}, dimensions_).layer(op, true);
+  }
+
+  /// `int8`: rows that meet the recurrent weights are rounded as rows of int8 are.
+  std::vector<Literal> layer(const Recurrent& op, bool int8) const {
     const int64_t steps = x().dims[0], batch = x().dims[1], hidden = op.hidden;
     const int64_t directions = op.direction == Direction::both ? 2 : 1;
     std::vector<float> y(static_cast<size_t>(steps * directions * batch * hidden)), last_h, last_c;
@@ -614,7 +636,7 @@ class Evaluation {
         const bool backwards = op.direction == Direction::reverse || d == 1;
         for (int64_t i = 0; i < steps; ++i) {
           const int64_t t = backwards ? steps - 1 - i : i;
-          step(op, d, data<float>(x()) + (t * batch + n) * x().dims[2], h, c);
+          step(op, int8, d, data<float>(x()) + (t * batch + n) * x().dims[2], h, c);
           std::copy(h.begin(), h.end(), y.begin() + ((t * directions + d) * batch + n) * hidden);
         }
         last_h.insert(last_h.end(), h.begin(), h.end());
@@ -628,28 +650,46 @@ class Evaluation {
   }
 
   std::vector<Literal> operator()(const Conv& op) const {
+    return x().type == Type::i32 ? convolution<int64_t>(op, false) : convolution<float>(op, false);
+  }
+
+  std::vector<Literal> operator()(const ConvI8& op) const {
+    const Literal w = dequantised(*inputs_[1], *inputs_[2], true);
+    return Evaluation({&x(), &w, optional(3), optional(4)}, dimensions_).convolution<float>(op, true);
+  }
+
+  /// `int8`: windows are rounded as rows of int8 are. Integers are exact in double too.
+  template <class Element>
+  std::vector<Literal> convolution(const Conv& op, bool int8) const {
     const Literal &w = *inputs_[1], *bias = optional(2), *residual = optional(3);
     Sizes dims = positions(op.axes, false);
     const int64_t channels = w.dims[w.dims.size() - 2], outputs = w.dims.back(), own = outputs / op.groups;
     dims.push_back(outputs);
-    std::vector<float> values(static_cast<size_t>(product(dims)));
+    std::vector<Element> values(static_cast<size_t>(product(dims)));
+    const int64_t terms = outputs == 0 ? 0 : w.count() / outputs;
     std::vector<double> sums(static_cast<size_t>(outputs));
+    std::vector<std::vector<double>> rows(static_cast<size_t>(op.groups));
     for (int64_t position = 0; position < static_cast<int64_t>(values.size()) / outputs; ++position) {
-      std::fill(sums.begin(), sums.end(), 0.0);
+      for (std::vector<double>& row : rows) row.assign(static_cast<size_t>(terms), 0.0);
       for_each_tap(op.axes, dims, position, [&](int64_t tap, int64_t at, bool inside) {
-        for (int64_t group = 0; group < op.groups && inside; ++group)
-          for (int64_t c = 0; c < channels; ++c) {
-            const double value = data<float>(x())[at + group * channels + c];
-            const float* weights = data<float>(w) + (tap * channels + c) * outputs;
-            for (int64_t m = group * own; m < (group + 1) * own; ++m)
-              sums[static_cast<size_t>(m)] += value * weights[m];
-          }
+        for (int64_t i = 0; i < op.groups * channels && inside; ++i)
+          rows[static_cast<size_t>(i / channels)][static_cast<size_t>(tap * channels + i % channels)] =
+              static_cast<double>(data<Element>(x())[at + i]);
       });
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (int64_t group = 0; group < op.groups; ++group) {
+        std::vector<double>& row = rows[static_cast<size_t>(group)];
+        if (int8) round_row(row);
+        for (int64_t i = 0; i < terms; ++i)
+          for (int64_t m = group * own; m < (group + 1) * own; ++m)
+            sums[static_cast<size_t>(m)] +=
+                row[static_cast<size_t>(i)] * static_cast<double>(data<Element>(w)[i * outputs + m]);
+      }
       for (int64_t m = 0; m < outputs; ++m) {
         double sum = sums[static_cast<size_t>(m)];
         if (bias) sum += data<float>(*bias)[m];
         if (residual) sum += data<float>(*residual)[position * outputs + m];
-        values[static_cast<size_t>(position * outputs + m)] = static_cast<float>(activate(op.activation, sum));
+        values[static_cast<size_t>(position * outputs + m)] = static_cast<Element>(activate(op.activation, sum));
       }
     }
     return {made(dims, std::move(values))};
@@ -695,7 +735,37 @@ class Evaluation {
     return {made(x().dims, std::move(values))};
   }
 
-  std::vector<Literal> operator()(const Quantize& op) const { return quantised(x(), op.groups); }
+  std::vector<Literal> operator()(const Quantize& op) const {
+    return optional(1) ? std::vector{quantised_as(x(), *optional(1))} : quantised(x(), op.groups);
+  }
+  /// With the scale and zero point that are given.
+  Literal quantised_as(const Literal& x, const Literal& given) const {
+    const Literal scale = made({}, std::vector<float>{given.floats()[0]}),
+                  zero = made({}, std::vector<int64_t>{static_cast<int64_t>(given.floats()[1])});
+    return Evaluation({&x, &scale, &zero}, dimensions_)(QuantizeLinear{-128, 127, true})[0];
+  }
+
+  std::vector<Literal> operator()(const QuantizeLinear& op) const {
+    std::vector<int64_t> q(static_cast<size_t>(x().count()));
+    walk<2>(x().dims, parameters(), {}, [&](int64_t i, const auto& at) {
+      const auto zero = static_cast<double>(data<int64_t>(*inputs_[2])[at[1]]);
+      const float steps = data<float>(x())[i] / data<float>(*inputs_[1])[at[0]];
+      const double value = std::isnan(steps) ? zero : std::nearbyint(double{steps}) + zero;
+      q[static_cast<size_t>(i)] =
+          static_cast<int64_t>(std::clamp(value, static_cast<double>(op.lowest), static_cast<double>(op.highest)));
+    });
+    if (op.narrow) return {made(x().dims, std::vector<int8_t>(q.begin(), q.end()))};
+    return {made(x().dims, std::move(q))};
+  }
+
+  std::vector<Literal> operator()(const DequantizeLinear&) const {
+    std::vector<float> values(static_cast<size_t>(x().count()));
+    walk<2>(x().dims, parameters(), {}, [&](int64_t i, const auto& at) {
+      const int64_t steps = load(x(), i).i - data<int64_t>(*inputs_[2])[at[1]];
+      values[static_cast<size_t>(i)] = static_cast<float>(steps) * data<float>(*inputs_[1])[at[0]];
+    });
+    return {made(x().dims, std::move(values))};
+  }
 
   std::vector<Literal> operator()(const MatmulI8& op) const {
     const Literal &a = x(), &a_scale = *inputs_[1], &b = *inputs_[2], &b_scale = *inputs_[3];
@@ -705,17 +775,44 @@ class Evaluation {
     std::vector<float> values(static_cast<size_t>(product(dims)));
     for (int64_t i = 0; i < static_cast<int64_t>(values.size()); ++i) {
       const int64_t row = i / n, column = i % n;
+      const Literal *a_zeros = optional(6), *b_zeros = optional(7);
+      const int64_t a_zero = a_zeros ? load(*a_zeros, row).i : 0, b_zero = b_zeros ? load(*b_zeros, column).i : 0;
       int64_t sum = 0;
       for (int64_t p = 0; p < k; ++p)
-        sum += int64_t{data<int8_t>(a)[row * k + p]} * data<int8_t>(b)[p * n + column];
+        sum += (data<int8_t>(a)[row * k + p] - a_zero) * (data<int8_t>(b)[p * n + column] - b_zero);
       double y = static_cast<double>(sum) * data<float>(a_scale)[row] * data<float>(b_scale)[column];
       if (const Literal* bias = optional(4)) y += data<float>(*bias)[column];
       if (const Literal* residual = optional(5)) y += data<float>(*residual)[i];
       values[static_cast<size_t>(i)] = static_cast<float>(activate(op.activation, y));
     }
-    std::vector<Literal> results{made(dims, std::move(values))};
-    if (op.groups > 0)
-      for (Literal& result : quantised(results.front(), op.groups)) results.push_back(std::move(result));
+    std::vector<Literal> results = with_rows(made(dims, std::move(values)), op.groups);
+    if (const Literal* given = optional(8)) results.push_back(quantised_as(results.front(), *given));
+    return results;
+  }
+
+  /// w times the scales of its last axis, or of its rows along that.
+  static Literal dequantised(const Literal& w, const Literal& scale, bool last) {
+    const int64_t n = w.dims.back();
+    std::vector<float> values;
+    for (const int8_t byte : w.bytes()) {
+      const auto i = static_cast<int64_t>(values.size());
+      values.push_back(static_cast<float>(byte) * scale.floats()[static_cast<size_t>(last ? i % n : i / n)]);
+    }
+    return made(w.dims, std::move(values));
+  }
+
+  static void round_row(std::vector<double>& row) {
+    double top = 0;
+    for (const double x : row) top = largest(top, std::abs(x));
+    const bool usable = top >= 0x1p-100 && top < infinity;
+    for (double& x : row) x = usable ? std::nearbyint(x * 127 / top) * top / 127 : top * 0;
+  }
+
+  /// A result, and where groups > 0 the same as int8 and scales.
+  static std::vector<Literal> with_rows(Literal y, int64_t groups) {
+    std::vector<Literal> results{std::move(y)};
+    if (groups > 0)
+      for (Literal& result : quantised(results.front(), groups)) results.push_back(std::move(result));
     return results;
   }
 
@@ -783,9 +880,10 @@ class Evaluation {
       register_types[instruction.result] = info(instruction.step).to;
     }
     std::vector<Literal> results;
-    for (const uint8_t result : op.results) {
+    for (size_t r = 0; r < op.results.size(); ++r) {
+      const uint8_t result = op.results[r];
       const Type type = result < operand::inputs ? register_types[result] : source_types[result - operand::inputs];
-      results.push_back(by_type(type, [&](auto element) {
+      results.push_back(by_type(r < op.narrow.size() && op.narrow[r] ? Type::i8 : type, [&](auto element) {
         using T = decltype(element);
         std::vector<T> values(count);
         for (size_t i = 0; i < count; ++i) {
@@ -800,6 +898,10 @@ class Evaluation {
 
  private:
   const Literal& x() const { return *inputs_[0]; }
+  /// Strides of a scale and a zero point over x.
+  std::array<Sizes, 2> parameters() const {
+    return {broadcast_strides(inputs_[1]->dims, x().dims), broadcast_strides(inputs_[2]->dims, x().dims)};
+  }
   const Literal* optional(size_t i) const { return i < inputs_.size() ? inputs_[i] : nullptr; }
 
   // Images and positions of a window over x [N, spatial.., C].
@@ -873,6 +975,7 @@ class Evaluation {
       case Activation::relu:
         return largest(value, 0);
       case Activation::gelu:
+      case Activation::gelu_i8:
         return gelu(value);
       case Activation::gelu_tanh:
         return gelu_tanh(value);
@@ -914,13 +1017,15 @@ class Evaluation {
   }
 
   // One step of one direction and one batch element: h and c become the next state.
-  void step(const Recurrent& op, int64_t direction, const float* input, std::vector<double>& h,
+  void step(const Recurrent& op, bool int8, int64_t direction, const float* input, std::vector<double>& h,
             std::vector<double>& c) const {
     const int64_t hidden = op.hidden, gates = op.cell == Cell::lstm ? 4 : op.cell == Cell::gru ? 3 : 1;
     const Literal &w = *inputs_[1], &r = *inputs_[2];
     const Literal* b = optional(3);
     const int64_t width = w.dims[2];
     const std::vector<double> before = h;
+    std::vector<double> state_row = h;
+    if (int8) round_row(state_row);
     const auto row = [&](const Literal& weights, int64_t gate, int64_t unit, int64_t size, const auto* vector) {
       const float* from = data<float>(weights) + ((direction * gates + gate) * hidden + unit) * size;
       double sum = 0;
@@ -932,7 +1037,7 @@ class Evaluation {
     };
     const auto from_input = [&](int64_t gate, int64_t u) { return row(w, gate, u, width, input) + bias(gate, u); };
     const auto from_state = [&](int64_t gate, int64_t u) {
-      return row(r, gate, u, hidden, before.data()) + bias(gates + gate, u);
+      return row(r, gate, u, hidden, state_row.data()) + bias(gates + gate, u);
     };
     const auto sum = [&](int64_t gate, int64_t u) { return from_input(gate, u) + from_state(gate, u); };
 
@@ -940,6 +1045,7 @@ class Evaluation {
     if (op.cell == Cell::gru && !op.linear_before_reset)
       for (int64_t u = 0; u < hidden; ++u)
         reset[static_cast<size_t>(u)] = sigmoid(sum(1, u)) * before[static_cast<size_t>(u)];
+    if (int8) round_row(reset);
     for (int64_t u = 0; u < hidden; ++u) {
       double &next = h[static_cast<size_t>(u)], &cell = c[static_cast<size_t>(u)];
       if (op.cell == Cell::lstm) {  // gates i, o, f, c

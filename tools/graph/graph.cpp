@@ -74,6 +74,31 @@ bool changes_nothing(const Node& node, const Value& x, const Dims& dims) {
       node.operation);
 }
 
+// What a constant's elements are multiples of, where it is a transpose, reshape or product of one that knows.
+std::shared_ptr<const Literal> scale_of(const Node& node, const std::vector<const Literal*>& operands,
+                                        const Literal& result) {
+  const Literal* from = operands.empty() ? nullptr : operands[0]->scale.get();
+  if (from == nullptr) return nullptr;
+  const auto computed = [&](const Operation& operation, std::vector<const Literal*> inputs) {
+    Node of_scale = node;
+    of_scale.operation = operation;
+    return std::make_shared<const Literal>(evaluate(of_scale, inputs, {})[0]);
+  };
+  if (std::holds_alternative<Transpose>(node.operation))
+    return from->count() == 1 ? operands[0]->scale : computed(node.operation, {from});
+  if (std::holds_alternative<Reshape>(node.operation)) {
+    if (from->count() == 1) return operands[0]->scale;
+    if (from->dims.back() != from->count() || result.dims.empty() || result.dims.back() != from->count())
+      return nullptr;
+    Dims dims(result.dims.size(), 1);
+    dims.back() = from->count();
+    return computed(Reshape{dims}, {from});
+  }
+  const auto* map = std::get_if<Map>(&node.operation);
+  if (map == nullptr || map->step != Step::f_mul || operands[1]->count() != 1) return nullptr;
+  return computed(node.operation, {from, operands[1]});
+}
+
 bool only_repeats(const Operation& operation) {
   return std::holds_alternative<Expand>(operation) || std::holds_alternative<Pad>(operation) ||
          std::holds_alternative<Gather>(operation);
@@ -173,7 +198,9 @@ std::optional<ValueId> Graph::simplified(const Node& node, const std::vector<Inf
       return std::nullopt;
     folded_ += count;
     given_ -= count;  // constant() counts it
-    return constant(node.name, evaluate(node, operands, {})[0]);
+    Literal result = evaluate(node, operands, {})[0];
+    result.scale = scale_of(node, operands, result);
+    return constant(node.name, std::move(result));
   }
   return std::nullopt;
 }
@@ -492,9 +519,32 @@ void for_each_expression(Operation& operation, const std::function<void(Expressi
 }
 
 const char* name(const Operation& operation) {
-  static constexpr const char* names[] = {
-      "map",    "iota",    "size",   "reshape",   "transpose", "slice",     "expand", "concat", "pad",  "gather",
-      "matmul", "softmax", "reduce", "attention", "normalize", "recurrent", "conv",   "pool",   "rope", "quantize", "matmul_i8", "elementwise"};
+  static constexpr const char* names[] = {"map",
+                                          "iota",
+                                          "size",
+                                          "reshape",
+                                          "transpose",
+                                          "slice",
+                                          "expand",
+                                          "concat",
+                                          "pad",
+                                          "gather",
+                                          "matmul",
+                                          "softmax",
+                                          "reduce",
+                                          "attention",
+                                          "normalize",
+                                          "recurrent",
+                                          "conv",
+                                          "pool",
+                                          "rope",
+                                          "quantize",
+                                          "quantize_linear",
+                                          "dequantize_linear",
+                                          "matmul_i8",
+                                          "conv_i8",
+                                          "recurrent_i8",
+                                          "elementwise"};
   static_assert(std::size(names) == std::variant_size_v<Operation>);
   if (const auto* map = std::get_if<Map>(&operation)) return info(map->step).name;
   return names[operation.index()];

@@ -34,6 +34,9 @@ struct Literal {
   std::vector<int64_t> dims;
   std::shared_ptr<const void> owner;  // keeps `data` alive: a vector of its own, or the mapped model file
   const std::byte* data = nullptr;
+  /// Of dequantised floats: the scale of which each is a whole multiple, of at most 255. It broadcasts, and is kept by
+  /// transposes, reshapes and factors.
+  std::shared_ptr<const Literal> scale = nullptr;
 
   int64_t count() const;
   std::span<const float> floats() const;
@@ -69,7 +72,8 @@ struct Value {
 
 struct Map {
   Step step;
-};  // one elementwise step; operands f32, i32 or boolean as the step says
+  bool narrow = false;  // an i32 result in [-128, 127], as i8
+};                      // one elementwise step; operands f32, i32 (also as i8) or boolean as the step says
 struct Iota {
   Dims dims;
   int axis;
@@ -100,8 +104,9 @@ struct Pad {
 };  // every axis
 struct Gather {
   int axis;
-};               // table, index
-struct Matmul {  // a [.., M, K], b [.., K, N], bias [N]?, residual?: kernels/matmul/matmul.h
+};               // table, index; or table i8 [N, K], index, scale [N]: rows times their scales, f32
+struct Matmul {  // a [.., M, K], b [.., K, N], bias [N]?, residual?: kernels/matmul/matmul.h; or a and b of i32, exact
+                 // in 32 bits, which fuse_quantized() replaces
   Activation activation = Activation::none;
 };
 struct Softmax {
@@ -120,12 +125,14 @@ struct Attention {  // operands as in kernels/attention/attention.h, of rank 4 a
   bool causal = false, window = false;
   Expression offset;
   int64_t window_left = 0, window_right = 0;
-  bool int8 = false;  // products in int8: kernels/attention_i8/attention_i8.h
+  bool int8 = false;  // q, k and v i8, their scales [.., 1] the operands 7 to 9: kernels/attention_i8/attention_i8.h
 };
-struct Normalize {
+struct Normalize {  // x [.., N], scale?, bias?; y, and where groups > 0 q and q_scale [.., groups]:
+                    // kernels/normalize/normalize.h
   Normalization kind;
   float epsilon;
-};                  // x, scale?, bias?: over the last axis
+  int64_t groups = 0;
+};
 struct Recurrent {  // ONNX's operands x [T, B, I], w [D, G*H, I], r [D, G*H, H], b [D, 2*G*H]?, h0?, c0?; y [T, D, B,
                     // H], h, c
   Cell cell;
@@ -138,7 +145,8 @@ struct WindowAxis {
   int64_t kernel = 1, stride = 1, dilation = 1, before = 0, after = 0;
   int64_t reach() const { return (kernel - 1) * dilation + 1; }
 };
-struct Conv {  // x [N, spatial.., C], w [taps.., C / groups, M], bias [M]?, residual?: kernels/conv/conv.h
+struct Conv {  // x [N, spatial.., C], w [taps.., C / groups, M], bias [M]?, residual?: kernels/conv/conv.h; or x and w
+               // of i32, as Matmul
   std::vector<WindowAxis> axes;
   int64_t groups = 1;
   Activation activation = Activation::none;
@@ -152,15 +160,29 @@ struct Pool {  // x [N, spatial.., C]: kernels/pool/pool.h
 struct Rope {  // x [.., D], cos and sin [.., R], which broadcast against x: kernels/rope/rope.h
   Pairing pairing;
 };
-struct Quantize {  // x [.., N]; q i8, scale [.., groups]: kernels/quantize/quantize.h
+struct Quantize {  // x [.., N], given [2]?; q i8, and where none is given scale [.., groups]:
+                   // kernels/quantize/quantize.h
   int64_t groups = 1;
 };
-/// a i8 [.., M, K], a_scale [.., M, 1], b i8 [K, N], b_scale [N], bias [N]?, residual?; y, and where groups > 0 q and
-/// q_scale [.., M, groups]: kernels/matmul_i8/matmul_i8.h
+/// x f32, scale and zero i32, which broadcast: round(x / scale) + zero, brought into a range. expand_quantized()
+/// replaces these two.
+struct QuantizeLinear {
+  int64_t lowest, highest;
+  bool narrow = false;  // as i8, else i32
+};
+struct DequantizeLinear {};  // q i32 or i8, scale, zero i32: (q - zero) * scale
+/// a i8 [.., M, K], a_scale [.., M, 1], b i8 [K, N], b_scale [N], bias [N]?, residual?, a_zero i32 [.., M, 1]?, b_zero
+/// i32 [N]?, given [2]?; y, and where groups > 0 q and q_scale [.., M, groups], or q alone where its scale and zero are
+/// given: kernels/matmul_i8/matmul_i8.h
 struct MatmulI8 {
   Activation activation = Activation::none;
   int64_t groups = 0;
 };
+/// x f32, w i8 [taps.., C / groups, M], w_scale [M], bias [M]?, residual?: kernels/conv_i8/conv_i8.h
+struct ConvI8 : Conv {};
+/// x i8 [T, B, I], x_scale [T, B, 1], w i8 [D, G*H, I], w_scale [D, G*H], r i8 [D, G*H, H], r_scale [D, G*H], then and
+/// the results as of Recurrent: kernels/recurrent_i8/recurrent_i8.h
+struct RecurrentI8 : Recurrent {};
 /// Several maps as one program (made by the last pass): sources that are tensors are the node's inputs, in order.
 struct Elementwise {
   struct Source {
@@ -173,10 +195,12 @@ struct Elementwise {
   std::vector<uint32_t> immediates;
   std::vector<Instruction> instructions;
   std::vector<uint8_t> results;
+  std::vector<bool> narrow = {};  // of each result; none where it is empty
 };
 
 using Operation = std::variant<Map, Iota, Size, Reshape, Transpose, Slice, Expand, Concat, Pad, Gather, Matmul, Softmax,
-                               Reduce, Attention, Normalize, Recurrent, Conv, Pool, Rope, Quantize, MatmulI8, Elementwise>;
+                               Reduce, Attention, Normalize, Recurrent, Conv, Pool, Rope, Quantize, QuantizeLinear,
+                               DequantizeLinear, MatmulI8, ConvI8, RecurrentI8, Elementwise>;
 
 /// A softmax whose result weights a sum, fused or not: what `heed attention` draws. Set by the passes on Softmax and
 /// Attention nodes.
@@ -303,7 +327,7 @@ class Graph {
   std::vector<Value> values_;
   std::vector<Node> nodes_;
   std::vector<std::vector<NodeId>> readers_;  // of each value, in any order; some may read it no more
-  int64_t given_ = 0, folded_ = 0;  // elements of constants that came from outside, and that folding made
+  int64_t given_ = 0, folded_ = 0;            // elements of constants that came from outside, and that folding made
   std::vector<std::pair<std::string, Expression>> substitutions_;  // in the order they were made
 };
 

@@ -32,6 +32,7 @@ class Inference {
       refuse(fmt::format("operand {} ('{}') is {}, not {}", i, value.name, type_name(value.type), type_name(type)));
     return value;
   }
+  const Value& integers(size_t i) const { return input(i).type == Type::i8 ? input(i) : input(i, Type::i32); }
   // Dims of an operand of a fixed rank.
   Dims dims(size_t i, size_t rank) const {
     const Value& value = input(i);
@@ -66,9 +67,11 @@ class Inference {
     const StepInfo& step = info(op.step);
     takes(static_cast<size_t>(step.operands), static_cast<size_t>(step.operands));
     Dims result;
-    for (size_t i = 0; i < node_.inputs.size(); ++i)
-      result = together(result, input(i, operand_type(op.step, static_cast<int>(i))).dims);
-    return {{step.to, result}};
+    for (size_t i = 0; i < node_.inputs.size(); ++i) {
+      const Type type = operand_type(op.step, static_cast<int>(i));
+      result = together(result, (type == Type::i32 ? integers(i) : input(i, type)).dims);
+    }
+    return {{op.narrow ? Type::i8 : step.to, result}};
   }
 
   std::vector<Inferred> infer(const Iota& op) {
@@ -155,18 +158,20 @@ class Inference {
   }
 
   std::vector<Inferred> infer(const Gather& op) {
-    takes(2, 2);
+    takes(2, 3);
+    if (has(2)) equal(input(2, Type::f32).dims, {dims(0, 2)[0]});
     const Dims &table = input(0).dims, &index = input(1, Type::i32).dims;
     const auto along = static_cast<std::ptrdiff_t>(axis(op.axis, table.size()));
     Dims result(table.begin(), table.begin() + along);
     result.insert(result.end(), index.begin(), index.end());
     result.insert(result.end(), table.begin() + along + 1, table.end());
-    return {{input(0).type, result}};
+    return {{has(2) ? Type::f32 : input(0).type, result}};
   }
 
   std::vector<Inferred> infer(const Matmul&) {
     takes(2, 4);
-    const Dims a = input(0, Type::f32).dims, b = input(1, Type::f32).dims;
+    const Type type = product_type();
+    const Dims a = input(0, type).dims, b = input(1, type).dims;
     if (a.size() < 2 || b.size() < 2) refuse(fmt::format("the shapes {} and {} need two axes each", text(a), text(b)));
     equal(a[a.size() - 1], b[b.size() - 2], a, b);
     Dims result = broadcast(graph_, Dims(a.begin(), a.end() - 2), Dims(b.begin(), b.end() - 2),
@@ -175,7 +180,12 @@ class Inference {
     result.push_back(b[b.size() - 1]);
     if (has(2)) equal(input(2, Type::f32).dims, {result.back()});
     if (has(3)) equal(input(3, Type::f32).dims, result);
-    return {{Type::f32, result}};
+    return {{type, result}};
+  }
+  Type product_type() const {
+    if (input(0).type != Type::i32) return input(0, Type::f32).type;
+    takes(2, 2);
+    return Type::i32;
   }
 
   std::vector<Inferred> infer(const Softmax& op) {
@@ -207,10 +217,14 @@ class Inference {
     return {{arg ? Type::i32 : x.type, result}};
   }
 
-  std::vector<Inferred> infer(const Attention&) {
-    takes(3, 7);
+  std::vector<Inferred> infer(const Attention& op) {
+    takes(op.int8 ? 10 : 3, op.int8 ? 10 : 7);
     const Dims q = dims(0, 4), k = dims(1, 4), v = dims(2, 4);
-    for (size_t i = 0; i < 3; ++i) input(i, Type::f32);
+    for (size_t i = 0; i < 3; ++i) input(i, op.int8 ? Type::i8 : Type::f32);
+    for (size_t i = 0; i < 3 && op.int8; ++i) {
+      const Dims rows = dims(i, 4);
+      equal(input(7 + i, Type::f32).dims, {rows[0], rows[1], rows[2], 1});
+    }
     equal(q[0], k[0], q, k);
     equal(k[0], v[0], k, v);
     equal(k[1], v[1], k, v);
@@ -233,27 +247,42 @@ class Inference {
     return {{Type::f32, {q[0], q[1], q[2], v[3]}}};
   }
 
-  std::vector<Inferred> infer(const Normalize&) {
+  std::vector<Inferred> infer(const Normalize& op) {
     takes(1, 3);
     const Dims x = input(0, Type::f32).dims;
     if (x.empty()) refuse("has no axis to normalise");
     for (size_t i = 1; i < 3; ++i)
       if (has(i)) equal(input(i, Type::f32).dims, {x.back()});
-    return {{Type::f32, x}};
+    if (op.groups == 0) return {{Type::f32, x}};
+    return {{Type::f32, x}, {Type::i8, x}, {Type::f32, scales(x, op.groups)}};
   }
 
   std::vector<Inferred> infer(const Recurrent& op) {
     takes(3, 6);
-    const Expression gates = op.cell == Cell::lstm ? 4 : op.cell == Cell::gru ? 3 : 1;
-    const Expression directions = op.direction == Direction::both ? 2 : 1, hidden = op.hidden;
     for (size_t i = 0; i < node_.inputs.size(); ++i)
       if (has(i)) input(i, Type::f32);
+    return layer(op, 1, 2, 3);
+  }
+
+  std::vector<Inferred> infer(const RecurrentI8& op) {
+    takes(6, 9);
+    for (size_t i = 0; i < node_.inputs.size(); ++i)
+      if (has(i)) input(i, i == 0 || i == 2 || i == 4 ? Type::i8 : Type::f32);
+    equal(dims(1, 3), scales(dims(0, 3), 1));
+    for (const size_t i : {2, 4}) equal(dims(i + 1, 2), Dims{dims(i, 3)[0], dims(i, 3)[1]});
+    return layer(op, 2, 4, 6);
+  }
+
+  /// Of a recurrent layer whose weights are operands w and r, and whose bias and first states are b and those after it.
+  std::vector<Inferred> layer(const Recurrent& op, size_t w, size_t r, size_t b) {
+    const Expression gates = op.cell == Cell::lstm ? 4 : op.cell == Cell::gru ? 3 : 1;
+    const Expression directions = op.direction == Direction::both ? 2 : 1, hidden = op.hidden;
     const Dims x = dims(0, 3);
-    equal(dims(1, 3), {directions, gates * hidden, x[2]});
-    equal(dims(2, 3), {directions, gates * hidden, hidden});
-    if (has(3)) equal(dims(3, 2), {directions, 2 * gates * hidden});
+    equal(dims(w, 3), {directions, gates * hidden, x[2]});
+    equal(dims(r, 3), {directions, gates * hidden, hidden});
+    if (has(b)) equal(dims(b, 2), {directions, 2 * gates * hidden});
     const Dims state = {directions, x[1], hidden};
-    for (size_t i = 4; i < 6; ++i)
+    for (size_t i = b + 1; i < b + 3; ++i)
       if (has(i)) equal(dims(i, 3), state);
     std::vector<Inferred> results = {{Type::f32, {x[0], directions, x[1], hidden}}, {Type::f32, state}};
     if (op.cell == Cell::lstm) results.push_back({Type::f32, state});
@@ -263,7 +292,6 @@ class Inference {
   // Sizes of the spatial axes of x [N, spatial.., C] after a window.
   Dims windows(const std::vector<WindowAxis>& axes, bool ceil) {
     const Dims x = dims(0, axes.size() + 2);
-    input(0, Type::f32);
     Dims result = {x[0]};
     for (size_t i = 0; i < axes.size(); ++i) {
       const WindowAxis& axis = axes[i];
@@ -284,8 +312,22 @@ class Inference {
 
   std::vector<Inferred> infer(const Conv& op) {
     takes(2, 4);
+    input(1, product_type());
+    return convolution(op, 2);
+  }
+
+  std::vector<Inferred> infer(const ConvI8& op) {
+    takes(3, 5);
+    input(1, Type::i8);
+    equal(input(2, Type::f32).dims, {input(1).dims.back()});
+    return convolution(op, 3);
+  }
+
+  /// Of one whose bias and residual are operands `bias` and the one after it.
+  std::vector<Inferred> convolution(const Conv& op, size_t bias) {
     Dims result = windows(op.axes, false);
-    const Dims x = input(0).dims, w = input(1, Type::f32).dims;
+    const Type type = product_type();
+    const Dims x = input(0).dims, w = input(1).dims;
     if (w.size() != x.size()) refuse(fmt::format("the weights {} do not fit the shape {}", text(w), text(x)));
     for (size_t i = 0; i < op.axes.size(); ++i) equal(w[i], op.axes[i].kernel, x, w);
     const auto outputs = w.back().constant();
@@ -293,13 +335,14 @@ class Inference {
       refuse(fmt::format("{} groups do not divide the weights {}", op.groups, text(w)));
     equal(x.back(), w[w.size() - 2] * op.groups, x, w);
     result.push_back(w.back());
-    if (has(2)) equal(input(2, Type::f32).dims, {result.back()});
-    if (has(3)) equal(input(3, Type::f32).dims, result);
-    return {{Type::f32, result}};
+    if (has(bias)) equal(input(bias, Type::f32).dims, {result.back()});
+    if (has(bias + 1)) equal(input(bias + 1, Type::f32).dims, result);
+    return {{type, result}};
   }
 
   std::vector<Inferred> infer(const Pool& op) {
     takes(1, 1);
+    input(0, Type::f32);
     Dims result = windows(op.axes, op.ceil);
     result.push_back(input(0).dims.back());
     return {{Type::f32, result}};
@@ -324,13 +367,29 @@ class Inference {
   }
 
   std::vector<Inferred> infer(const Quantize& op) {
-    takes(1, 1);
+    takes(1, 2);
     const Dims x = input(0, Type::f32).dims;
+    if (has(1)) {
+      equal(input(1, Type::f32).dims, {2});
+      return {{Type::i8, x}};
+    }
     return {{Type::i8, x}, {Type::f32, scales(x, op.groups)}};
   }
 
+  std::vector<Inferred> infer(const QuantizeLinear& op) {
+    return {{op.narrow ? Type::i8 : Type::i32, quantised(input(0, Type::f32).dims)}};
+  }
+  std::vector<Inferred> infer(const DequantizeLinear&) { return {{Type::f32, quantised(integers(0).dims)}}; }
+  Dims quantised(const Dims& x) {
+    takes(3, 3);
+    for (const Dims& parameter : {input(1, Type::f32).dims, input(2, Type::i32).dims})
+      if (parameter.size() > x.size() || together(x, parameter) != x)
+        refuse(fmt::format("scale or zero point {} does not broadcast to the shape {}", text(parameter), text(x)));
+    return input(0).dims;
+  }
+
   std::vector<Inferred> infer(const MatmulI8& op) {
-    takes(4, 6);
+    takes(4, 9);
     Dims y = input(0, Type::i8).dims;
     input(2, Type::i8);
     const Dims a = y, b = dims(2, 2);
@@ -340,8 +399,13 @@ class Inference {
     equal(dims(3, 1), {b[1]});
     if (has(4)) equal(dims(4, 1), {b[1]});
     if (has(5)) equal(input(5, Type::f32).dims, y);
+    if (has(6)) equal(input(6, Type::i32).dims, scales(a, 1));
+    if (has(7)) equal(input(7, Type::i32).dims, {b[1]});
     std::vector<Inferred> results{{Type::f32, y}};
-    if (op.groups > 0) {
+    if (has(8)) {
+      equal(input(8, Type::f32).dims, {2});
+      results.push_back({Type::i8, y});
+    } else if (op.groups > 0) {
       results.push_back({Type::i8, y});
       results.push_back({Type::f32, scales(y, op.groups)});
     }
@@ -374,8 +438,11 @@ class Inference {
     std::vector<Type> registers(elementwise_registers, Type::f32);
     for (const Instruction& instruction : op.instructions) registers[instruction.result] = info(instruction.step).to;
     std::vector<Inferred> results;
-    for (const uint8_t result : op.results)
-      results.push_back({result < operand::inputs ? registers[result] : sources.at(result - operand::inputs), op.dims});
+    for (size_t i = 0; i < op.results.size(); ++i) {
+      const uint8_t result = op.results[i];
+      const Type type = result < operand::inputs ? registers[result] : sources.at(result - operand::inputs);
+      results.push_back({i < op.narrow.size() && op.narrow[i] ? Type::i8 : type, op.dims});
+    }
     return results;
   }
 

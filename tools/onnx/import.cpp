@@ -29,8 +29,8 @@ constexpr size_t most_names = 6;
 const LoweringRow* find_row(std::string_view domain, std::string_view op) {
   static const auto table = [] {
     std::map<std::pair<std::string_view, std::string_view>, const LoweringRow*> rows;
-    for (const auto part :
-         {map_lowerings(), shape_lowerings(), sum_lowerings(), sequence_lowerings(), window_lowerings()}) {
+    for (const auto part : {map_lowerings(), shape_lowerings(), sum_lowerings(), sequence_lowerings(),
+                            window_lowerings(), quantized_lowerings()}) {
       for (const LoweringRow& row : part) rows[{row.domain, row.op}] = &row;
     }
     return rows;

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <set>
 
-#include "tools/onnx/lowering.h"
+#include "tools/onnx/quantized.h"
 
 namespace heed::tools {
 namespace {
@@ -25,13 +25,7 @@ std::vector<int> from_to(int first, int end) {
 
 void matmul(Lowering& l) {
   const Operand a = l.operand(0);
-  const ValueId b = l.value(1);
-  const bool row = l.rank(a.id) == 1, column = l.rank(b) == 1;
-  ValueId y = l.add(Matmul{}, {row ? l.unsqueeze(a.id, 0) : a.id, column ? l.unsqueeze(b, 1) : b});
-  Dims dims = l.dims(y);
-  if (column) dims.pop_back();
-  if (row) dims.erase(dims.end() - (column ? 1 : 2));
-  l.result(0, l.reshape(y, dims), a.type);
+  l.result(0, matrix_product(l, a.id, l.value(1)), a.type);
 }
 
 void gemm(Lowering& l) {
@@ -516,6 +510,15 @@ constexpr LoweringRow rows[] = {
 };
 
 }  // namespace
+
+ValueId matrix_product(Lowering& l, ValueId a, ValueId b) {
+  const bool row = l.rank(a) == 1, column = l.rank(b) == 1;
+  const ValueId y = l.add(Matmul{}, {row ? l.unsqueeze(a, 0) : a, column ? l.unsqueeze(b, 1) : b});
+  Dims dims = l.dims(y);
+  if (column) dims.pop_back();
+  if (row) dims.erase(dims.end() - (column ? 1 : 2));
+  return l.reshape(y, dims);
+}
 
 std::span<const LoweringRow> sum_lowerings() {
   return rows;

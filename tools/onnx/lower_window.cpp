@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "tools/onnx/lowering.h"
+#include "tools/onnx/quantized.h"
 
 namespace heed::tools {
 namespace {
@@ -77,18 +77,18 @@ std::vector<WindowAxis> window_of(Lowering& l, ValueId channels_last_x, const st
 }
 
 /// Spatial axes of x, [N, C, spatial..].
-size_t spatial_axes(Lowering& l, ValueId x) {
+size_t spatial_axes(Lowering& l, ValueId x, Type type = Type::f32) {
   const int rank = l.rank(x);
   if (rank < 3) refuse("a tensor of rank {}, where [N, C, spatial..] is expected", rank);
-  if (l.type(x) != Type::f32) refuse("an operand of type {}, where floats are expected", heed::name(l.type(x)));
+  if (l.type(x) != type) refuse("an operand of type {}, where {} is expected", heed::name(l.type(x)), heed::name(type));
   return at(rank) - 2;
 }
 
 /// The weights: known, of the rank of x and of sizes that fit attribute 'kernel_shape'. Their spatial sizes.
-std::vector<int64_t> kernel_of_weights(Lowering& l, size_t axes) {
-  const ValueId w = l.value(1);
+std::vector<int64_t> kernel_of_weights(Lowering& l, size_t axes, size_t operand = 1) {
+  const ValueId w = l.value(operand);
   if (!l.graph.value(w).constant)
-    refuse("operand 1, '{}', the weights, depends on data; it has to be a constant", l.node.inputs[1]);
+    refuse("operand {}, '{}', the weights, depends on data; it has to be a constant", operand, l.node.inputs[operand]);
   const std::vector<int64_t> dims = *constant_dims(l.dims(w));
   if (dims.size() != axes + 2) refuse("weights of shape {} for {} spatial axes", text(dims), axes);
   const std::vector<int64_t> kernel(dims.begin() + 2, dims.end());
@@ -129,15 +129,44 @@ ValueId convolve(Lowering& l, ValueId x, ValueId w, const std::vector<WindowAxis
   return l.add(Matmul{}, {l.add(every, {x}), l.reshape(w, {weights[weights.size() - 2], weights.back()})});
 }
 
+/// x [N, C, spatial..] with weights [M, C / groups, taps..], those of operand `weights` as they are or centred: [N,
+/// spatial.., M].
+ValueId convolution(Lowering& l, ValueId given, size_t weights, ValueId w) {
+  const size_t axes = spatial_axes(l, given, l.type(w));
+  const int64_t groups = groups_of(l, l.dims(given)[1]);
+  const ValueId x = channels_last(l, given);
+  const std::vector<WindowAxis> window = window_of(l, x, kernel_of_weights(l, axes, weights));
+  w = channels_last(l, channels_last(l, w, 0), 0);  // [taps.., M, C]
+  return convolve(l, x, l.swap_last(w), window, groups);
+}
+
 void conv(Lowering& l) {
-  const Operand given = l.operand(0);
-  const size_t axes = spatial_axes(l, given.id);
-  const int64_t groups = groups_of(l, l.dims(given.id)[1]);
-  const ValueId x = channels_last(l, given.id);
-  const std::vector<WindowAxis> window = window_of(l, x, kernel_of_weights(l, axes));
-  const ValueId w = channels_last(l, channels_last(l, l.value(1), 0), 0);  // [M, C, taps..] as [taps.., M, C]
-  const ValueId y = convolve(l, x, l.swap_last(w), window, groups);
-  l.result(0, channels_second(l, with_bias(l, y)), given.type);
+  const Operand x = l.operand(0);
+  l.result(0, channels_second(l, with_bias(l, convolution(l, x.id, 1, l.value(1)))), x.type);
+}
+
+/// x at operand 0 and the weights at operand `weights`, less their zero points.
+ValueId integer_convolution(Lowering& l, size_t x_zero, size_t weights, size_t weights_zero) {
+  const ValueId x = l.value(0), w = l.value(weights);
+  return convolution(l, centred(l, x, along(l, zero_point(l, x_zero), x, 1)), weights,
+                     centred(l, w, along(l, zero_point(l, weights_zero), w, 0)));
+}
+
+void conv_integer(Lowering& l) {
+  l.result(0, channels_second(l, integer_convolution(l, 2, 1, 3)), DataType::i32);
+}
+
+/// Operands: x, its scale and zero point, w with its, y's, and the bias, of the scale of the sums.
+void qlinear_conv(Lowering& l) {
+  const ValueId sums = integer_convolution(l, 2, 3, 5);
+  const ValueId scale = along(l, (l.term(l.value(1)) * l.term(l.value(4))).id(), sums, l.rank(sums) - 1);
+  const ValueId zero = l.integer_constant(0);
+  ValueId y = l.add(DequantizeLinear{}, {sums, scale, zero});
+  if (const ValueId bias = l.optional(8).id; bias != no_value)
+    y = l.map(Step::f_add, {y, l.map(Step::f_mul, {l.map(Step::i_to_f, {bias}), scale})});
+  const DataType type = l.operand(7).type;
+  y = quantize(l, y, along(l, l.value(6), y, 0), along(l, l.value(7), y, 0), type);
+  l.result(0, channels_second(l, y), type);
 }
 
 // --- Transposed convolution ------------------------------------------------------------------------------
@@ -357,8 +386,9 @@ void lp_pool(Lowering& l) {
 }
 
 constexpr LoweringRow rows[] = {
-    {"", "AveragePool", 7, average_pool}, {"", "Conv", 1, conv},        {"", "ConvTranspose", 1, conv_transpose},
-    {"", "LpPool", 2, lp_pool},           {"", "MaxPool", 1, max_pool},
+    {"", "AveragePool", 7, average_pool},     {"", "Conv", 1, conv},      {"", "ConvInteger", 10, conv_integer},
+    {"", "ConvTranspose", 1, conv_transpose}, {"", "LpPool", 2, lp_pool}, {"", "MaxPool", 1, max_pool},
+    {"", "QLinearConv", 10, qlinear_conv},
 };
 
 }  // namespace

@@ -148,6 +148,10 @@ void Lowering::ignore(std::string_view name) {
   attributes_read_.push_back(name);
 }
 
+void Lowering::ignore_as(const Lowering& other) {
+  attributes_read_.insert(attributes_read_.end(), other.attributes_read_.begin(), other.attributes_read_.end());
+}
+
 void Lowering::expect(std::string_view name, int64_t value) {
   const int64_t found = integer(name, value);
   if (found != value) refuse("attribute '{}' = {} is not supported, only {}", name, found, value);

@@ -81,6 +81,8 @@ class Lowering {
   const onnx::Tensor* tensor(std::string_view name);
   /// An attribute that changes nothing here.
   void ignore(std::string_view name);
+  /// The attributes that another lowering of the same node has read.
+  void ignore_as(const Lowering& other);
   /// An attribute that is honoured for one value only.
   void expect(std::string_view name, int64_t value);
 
@@ -190,5 +192,6 @@ std::span<const LoweringRow> shape_lowerings();
 std::span<const LoweringRow> sum_lowerings();
 std::span<const LoweringRow> sequence_lowerings();
 std::span<const LoweringRow> window_lowerings();
+std::span<const LoweringRow> quantized_lowerings();
 
 }  // namespace heed::tools

@@ -867,7 +867,9 @@ std::string signature(const Graph& graph, const Node& node) {
                           add(static_cast<int>(op.kind)), add(op.keep), add(op.last_index);
                           std::for_each(op.axes.begin(), op.axes.end(), add);
                         },
-                        [](const Map&) {}, [](const Size&) {}, [](const Reshape&) {}, [](const Expand&) {},
+                        [&](const Map& op) { add(op.narrow); },
+                        [&](const QuantizeLinear& op) { add(op.lowest), add(op.highest), add(op.narrow); },
+                        [](const DequantizeLinear&) {}, [](const Size&) {}, [](const Reshape&) {}, [](const Expand&) {},
                         // Each of these is its own: they are seldom equal and have many attributes.
                         [&](const auto&) { add(node.outputs[0]); }},
              operation);

@@ -374,7 +374,8 @@ class Lowering {
     } else if (as<Matmul>(node) && graph_.value(node.inputs[1]).constant) {
       if (!rows_merge(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
       if (operand(node, 3) != no_value && !rows_merge(expected(node.inputs[3]))) claim_dense(node.inputs[3]);
-    } else if (as<Normalize>(node) || as<Recurrent>(node) || as<Conv>(node) || as<Pool>(node) || as<Rope>(node)) {
+    } else if (as<Normalize>(node) || as<Recurrent>(node) || as<Conv>(node) || as<ConvI8>(node) || as<Pool>(node) ||
+               as<Rope>(node)) {
       if (!last_is_packed(expected(node.inputs[0]))) claim_dense(node.inputs[0]);
     }
   }
@@ -607,10 +608,18 @@ class Lowering {
     const int axis = op.axis;
     GatherParams params{static_cast<uint8_t>(axis)};
     if (const Node* product = tied_to(places.node)) {
-      const Value& weights = graph_.value(product->inputs[1]);
-      places.inputs[0] = panels(weights);
+      const int64_t entries = graph_.value(places.node.inputs[0]).constant->dims[0];
+      if (places.inputs.size() > 2) {
+        const std::span<const float> scale = graph_.value(places.node.inputs[2]).constant->floats();
+        std::vector<float> padded(scale.begin(), scale.end());
+        padded.resize(static_cast<size_t>((entries + 15) / 16 * 16));
+        places.inputs[0] = matmul_panels_i8(*product)[0];
+        places.inputs[2] = constant_view("scale", Type::f32, {(entries + 15) / 16, 16}, bytes_of(padded));
+      } else {
+        places.inputs[0] = panels(graph_.value(product->inputs[1]));
+      }
       params.packed = 1;
-      params.fill = static_cast<uint8_t>((16 - weights.constant->dims[1] % 16) % 16);
+      params.fill = static_cast<uint8_t>((16 - entries % 16) % 16);
     }
     add(OperatorKind::gather, places.node.name, places.node.absorbed, params, places.inputs, places.outputs, 0);
     check_index(places.node.inputs[1], graph_.value(places.node.inputs[0]).dims[static_cast<size_t>(axis)]);
@@ -619,19 +628,21 @@ class Lowering {
   /// The product whose weights are the columns that a table is the rows of.
   const Node* tied_to(const Node& gather) const {
     const auto& table = graph_.value(gather.inputs[0]).constant;
-    if (!table || table->type != Type::f32 || table->dims.size() != 2 || as<Gather>(gather)->axis != 0) return nullptr;
-    const int64_t entries = table->dims[0], k = table->dims[1];
+    const bool scaled = gather.inputs.size() > 2;
+    if (!table || (!scaled && table->type != Type::f32) || table->dims.size() != 2 || as<Gather>(gather)->axis != 0)
+      return nullptr;
+    const int64_t entries = table->dims[0], k = table->dims[1], size = size_of(table->type);
     if (entries == 0) return nullptr;
     for (const NodeId id : order_) {
       const Node& node = graph_.node(id);
-      const auto* matmul = as<Matmul>(node);
-      const auto& weights = graph_.value(matmul == nullptr ? gather.inputs[0] : node.inputs[1]).constant;
-      if (matmul == nullptr || !weights || weights->dims != std::vector<int64_t>{k, entries}) continue;
+      if (scaled ? as<MatmulI8>(node) == nullptr : as<Matmul>(node) == nullptr) continue;
+      const auto& weights = graph_.value(node.inputs[scaled ? 2 : 1]).constant;
+      if (!weights || weights->dims != std::vector<int64_t>{k, entries}) continue;
       bool same = true;
       for (int64_t i = 0; same && i < entries; ++i)
         for (int64_t c = 0; same && c < k; ++c)
-          same = std::bit_cast<uint32_t>(table->floats()[static_cast<size_t>(i * k + c)]) ==
-                 std::bit_cast<uint32_t>(weights->floats()[static_cast<size_t>(c * entries + i)]);
+          same = std::memcmp(table->data + (i * k + c) * size, weights->data + (c * entries + i) * size,
+                             static_cast<size_t>(size)) == 0;
       if (same) return &node;
     }
     return nullptr;
@@ -643,7 +654,10 @@ class Lowering {
     if (!weights.constant) return false;
     const std::vector<int64_t>& dims = weights.constant->dims;
     if (as<Matmul>(node)) return i == 1 && weights.constant->count() == dims[dims.size() - 2] * dims.back();
-    if (as<MatmulI8>(node)) return i == 2 || i == 3;
+    if (as<MatmulI8>(node)) return i == 2 || i == 3 || i == 7;
+    if (as<Gather>(node)) return i != 1 && tied_to(node) != nullptr;
+    if (as<ConvI8>(node)) return i == 1 || i == 2;
+    if (as<RecurrentI8>(node)) return i >= 2 && i <= 6;
     return (as<Conv>(node) && i == 1) || (as<Recurrent>(node) && i >= 1 && i <= 3);
   }
 
@@ -714,37 +728,67 @@ class Lowering {
 
   void lower(const Quantize&, Places& places) {
     const View x = packed(*places.inputs[0], places.node);
-    for (size_t i = 0; i < 2; ++i)
+    for (size_t i = 0; i < places.outputs.size(); ++i)
       if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
-    add(OperatorKind::quantize, places.node.name, places.node.absorbed, QuantizeParams{}, {x}, places.outputs, 0);
+    const Optional given = places.inputs.size() > 1 ? places.inputs[1] : Optional();
+    add(OperatorKind::quantize, places.node.name, places.node.absorbed, QuantizeParams{}, {x, given}, places.outputs,
+        0);
   }
 
   void lower(const MatmulI8& op, Places& places) {
-    const Literal &b = *graph_.value(places.node.inputs[2]).constant,
-                  &scales = *graph_.value(places.node.inputs[3]).constant;
-    const std::string& name = graph_.value(places.node.inputs[2]).name;
-    const int64_t k = b.dims[0], n = b.dims[1], panels = (n + 15) / 16;
-    std::vector<float> b_scale(scales.floats().begin(), scales.floats().end());
-    std::vector<int32_t> b_sum(static_cast<size_t>(panels * 16));
-    b_scale.resize(b_sum.size());
-    for (int64_t i = 0; i < k * n; ++i) b_sum[static_cast<size_t>(i % n)] += b.bytes()[static_cast<size_t>(i)];
+    const std::vector<int64_t>& b = graph_.value(places.node.inputs[2]).constant->dims;
+    const int64_t k = b[0], panels = (b[1] + 15) / 16;
+    const auto as_it_lies = [&](size_t i) { return i < places.inputs.size() ? places.inputs[i] : Optional(); };
     const auto optional = [&](size_t i) {
-      return i < places.inputs.size() && places.inputs[i] ? Optional(packed(*places.inputs[i], places.node))
-                                                          : Optional();
+      const Optional view = as_it_lies(i);
+      return view ? Optional(packed(*view, places.node)) : Optional();
     };
+    Optional b_zero;
+    if (const ValueId zeros = operand(places.node, 7); zeros != no_value) {
+      const auto integers = graph_.value(zeros).constant->integers();
+      std::vector<int32_t> values(integers.begin(), integers.end());
+      values.resize(static_cast<size_t>(panels * 16));
+      b_zero = constant_view(graph_.value(zeros).name, Type::i32, {panels, 16}, bytes_of(values));
+    }
     const Value& y = graph_.value(places.node.outputs[0]);
-    if (op.groups > 0)
+    if (op.groups > 0)  // a q whose scale is given is read, or never asked for
       for (size_t i = 1; i < 3; ++i)
         if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
     Expression rows = 1;
     for (size_t axis = 0; axis + 1 < y.dims.size(); ++axis) rows = rows * y.dims[axis];
     const auto block = static_cast<uint8_t>(std::clamp<int64_t>(rows.range(graph_.dimensions).upper, 1, 24));
     add(OperatorKind::matmul_i8, places.node.name, places.node.absorbed, MatmulI8Params{op.activation, block, {}},
-        {optional(0), *places.inputs[1],
-         constant_view(name, Type::i8, {panels, (k + 3) / 4, 16, 4}, bytes_of(matmul_panels(b.bytes(), k, n))),
-         constant_view(name + " scale", Type::f32, {panels, 16}, bytes_of(b_scale)),
-         constant_view(name + " sum", Type::i32, {panels, 16}, bytes_of(b_sum)), optional(4), optional(5)},
+        with_panels({optional(0), *places.inputs[1]}, matmul_panels_i8(places.node),
+                    {optional(4), optional(5), as_it_lies(6), b_zero, as_it_lies(8)}),
         places.outputs, count(y.dims) * k);
+  }
+
+  /// Weights of int8 in panels, the scales of their columns and the sums.
+  using ViewsI8 = std::array<Optional, 3>;
+
+  /// Of operand i and the scales behind it; pack.h. `panels`: the axes of the panels.
+  ViewsI8 panels_i8(const Node& node, size_t i, int64_t k, int64_t k_step, int64_t column_step,
+                    const std::vector<int64_t>& columns, const Dims& panels) {
+    const Value &w = graph_.value(node.inputs[i]), &scale = graph_.value(node.inputs[i + 1]);
+    const PanelsI8 packed =
+        tools::panels_i8(w.constant->bytes(), scale.constant->floats(), k, k_step, column_step, columns);
+    const auto view = [&](const char* what, Type type, std::initializer_list<Expression> inner, const auto& values) {
+      Dims dims = panels;
+      dims.insert(dims.end(), inner);
+      return Optional(constant_view(w.name + what, type, dims, bytes_of(values)));
+    };
+    return {view("", Type::i8, {(k + 3) / 4, 16, 4}, packed.weights), view(" scale", Type::f32, {16}, packed.scale),
+            view(" sum", Type::i32, {16}, packed.sum)};
+  }
+  ViewsI8 matmul_panels_i8(const Node& node) {
+    const std::vector<int64_t>& b = graph_.value(node.inputs[2]).constant->dims;
+    return panels_i8(node, 2, b[0], b[1], 1, columns_of(b[1], 1), {(b[1] + 15) / 16});
+  }
+  static std::vector<Optional> with_panels(std::vector<Optional> operands, const ViewsI8& panels,
+                                           const std::vector<Optional>& rest) {
+    operands.insert(operands.end(), panels.begin(), panels.end());
+    operands.insert(operands.end(), rest.begin(), rest.end());
+    return operands;
   }
 
   void lower(const Attention& op, Places& places) {
@@ -752,6 +796,7 @@ class Lowering {
     if (places.inputs.size() > 3 && places.inputs[3])
       places.inputs[3] = broadcast(*places.inputs[3], {q[0], q[1], q[2], k[2]});
     if (places.inputs.size() > 4 && places.inputs[4]) places.inputs[4] = broadcast(*places.inputs[4], {q[0], k[2]});
+    for (size_t i = 0; i < 3 && op.int8; ++i) places.inputs[i] = packed(*places.inputs[i], places.node);
     AttentionLowered params{};
     params.params.scale = op.scale;
     params.params.causal = op.causal;
@@ -781,13 +826,19 @@ class Lowering {
   }
 
   void lower(const Normalize& op, Places& places) {
-    View x = packed(*places.inputs[0], places.node), y = *places.outputs[0];
-    merge_axes({&x, &y}, 0, x.dims.size() - 1);
+    View x = packed(*places.inputs[0], places.node);
+    if (op.groups > 0)
+      for (size_t i = 1; i < 3; ++i)
+        if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
+    std::vector<View*> rows{&x};
+    for (Optional& output : places.outputs)
+      if (output) rows.push_back(&*output);
+    merge_axes(rows, 0, x.dims.size() - 1);
     std::vector<Optional> inputs{x};
     for (size_t i = 1; i < places.inputs.size(); ++i)
       inputs.push_back(places.inputs[i] ? packed(*places.inputs[i], places.node) : Optional());
     add(OperatorKind::normalize, places.node.name, places.node.absorbed, NormalizeParams{op.kind, {}, op.epsilon},
-        inputs, {y}, 0);
+        inputs, places.outputs, 0);
   }
 
   void lower(const Softmax& op, Places& places) {
@@ -853,6 +904,26 @@ class Lowering {
     }
   }
 
+  /// A first state, operand i of a recurrent layer.
+  Optional first_state(const Places& places, size_t i) const {
+    if (operand(places.node, i) == no_value || is_zero(places.node.inputs[i])) return std::nullopt;
+    return *places.inputs[i];
+  }
+
+  RecurrentParams recurrent_params(const Recurrent& op, const View& x) const {
+    const int64_t columns = gates_of(op.cell) * ((op.hidden + 15) / 16) * 16;
+    return {op.cell,
+            op.direction,
+            op.linear_before_reset,
+            0,
+            static_cast<int32_t>(op.hidden),
+            chunk(x.dims[0], x.dims[1], columns)};
+  }
+  static Expression recurrent_macs(const Recurrent& op, const View& x) {
+    const int64_t directions = op.direction == Direction::both ? 2 : 1;
+    return x.dims[0] * x.dims[1] * (directions * gates_of(op.cell) * op.hidden) * (x.dims[2] + op.hidden);
+  }
+
   void lower(const Recurrent& op, Places& places) {
     const Node& node = places.node;
     const auto literal = [&](size_t i) -> std::span<const float> {
@@ -876,20 +947,45 @@ class Lowering {
                                  bytes_of(recurrent_panels(literal(2), op.cell, directions, op.hidden, op.hidden)));
     const View b = constant_view(node.name + ".b", Type::f32, {directions, blocks, gates + (separate ? 1 : 0), 16},
                                  bytes_of(recurrent_bias(literal(3), op.cell, directions, op.hidden, separate)));
-    const auto state = [&](size_t i) -> Optional {
-      if (operand(node, i) == no_value || is_zero(node.inputs[i])) return std::nullopt;
-      return *places.inputs[i];
+    const View x = packed(*places.inputs[0], node);
+    add(OperatorKind::recurrent, node.name, node.absorbed, recurrent_params(op, x),
+        {x, w, r, b, first_state(places, 4), first_state(places, 5)}, places.outputs, recurrent_macs(op, x));
+  }
+
+  void lower(const RecurrentI8& op, Places& places) {
+    const Node& node = places.node;
+    const int64_t directions = op.direction == Direction::both ? 2 : 1, gates = gates_of(op.cell);
+    const View x = packed(*places.inputs[0], node);
+    const std::vector<int64_t> columns = recurrent_columns(op.cell, directions, op.hidden);
+    const Dims panels{directions, (op.hidden + 15) / 16, gates};
+    const int64_t inputs = *x.dims[2].constant();
+    // The GRU with linear_before_reset has the recurrent bias of its last gate within R h.
+    const bool separate = op.cell == Cell::gru && op.linear_before_reset && operand(node, 6) != no_value;
+    std::vector<float> bias = recurrent_bias(
+        operand(node, 6) == no_value ? std::span<const float>() : graph_.value(node.inputs[6]).constant->floats(),
+        op.cell, directions, op.hidden, separate);
+    std::vector<float> of_state;
+    if (separate) {
+      std::vector<float> of_input;
+      for (size_t at = 0; at < bias.size(); at += 64) {
+        const auto row = bias.begin() + static_cast<std::ptrdiff_t>(at);
+        of_input.insert(of_input.end(), row, row + 48);
+        of_state.insert(of_state.end(), 32, 0.0f);
+        of_state.insert(of_state.end(), row + 48, row + 64);
+      }
+      bias = std::move(of_input);
+    }
+    const auto bias_view = [&](const char* name, const std::vector<float>& values) {
+      return Optional(
+          constant_view(node.name + name, Type::f32, {panels[0], panels[1], panels[2], 16}, bytes_of(values)));
     };
-    const Expression steps = places.inputs[0]->dims[0], batch = places.inputs[0]->dims[1];
-    const RecurrentParams params{op.cell,
-                                 op.direction,
-                                 op.linear_before_reset,
-                                 0,
-                                 static_cast<int32_t>(op.hidden),
-                                 chunk(steps, batch, gates * blocks * 16)};
-    add(OperatorKind::recurrent, node.name, node.absorbed, params,
-        {packed(*places.inputs[0], node), w, r, b, state(4), state(5)}, places.outputs,
-        steps * batch * (directions * gates * op.hidden) * (inputs + op.hidden));
+    const std::vector<Optional> of_input =
+        with_panels({x, *places.inputs[1]}, panels_i8(node, 2, inputs, 1, inputs, columns, panels), {});
+    add(OperatorKind::recurrent_i8, node.name, node.absorbed, RecurrentI8Lowered{recurrent_params(op, x)},
+        with_panels(of_input, panels_i8(node, 4, op.hidden, 1, op.hidden, columns, panels),
+                    {bias_view(".b", bias), separate ? bias_view(".rb", of_state) : Optional(), first_state(places, 7),
+                     first_state(places, 8)}),
+        places.outputs, recurrent_macs(op, x));
   }
 
   std::span<const float> constant_weights(const Node& node) const {
@@ -965,6 +1061,28 @@ class Lowering {
     const Window window = window_of(spatial(node, op.axes, views));
     const ConvParams params{op.activation, depthwise, block, 0, static_cast<int32_t>(op.groups), window};
     add(OperatorKind::conv, node.name, node.absorbed, params, {x, w, bias, residual}, {y}, macs);
+  }
+
+  void lower(const ConvI8& op, Places& places) {
+    const Node& node = places.node;
+    const auto optional = [&](size_t i) {
+      return i < places.inputs.size() && places.inputs[i] ? Optional(packed(*places.inputs[i], node)) : Optional();
+    };
+    View x = packed(*places.inputs[0], node), y = *places.outputs[0];
+    const Optional bias = optional(3);
+    Optional residual = optional(4);
+    std::vector<View*> views{&x, &y};
+    if (residual) views.push_back(&*residual);
+    const Literal& w = *graph_.value(node.inputs[1]).constant;
+    const int64_t outputs = w.dims.back(), k = w.count() / outputs;
+    const Expression macs = count(y.dims) * k;
+    const Window window = window_of(spatial(node, op.axes, views));
+    const auto block = static_cast<uint8_t>(std::clamp<int64_t>(y.dims[3].range(graph_.dimensions).upper, 1, 24));
+    const std::vector<int64_t> columns = columns_of(outputs, op.groups);
+    const ViewsI8 panels = panels_i8(node, 1, k, outputs, 1, columns, {static_cast<int64_t>(columns.size()) / 16});
+    add(OperatorKind::conv_i8, node.name, node.absorbed,
+        ConvI8Params{op.activation, block, {}, static_cast<int32_t>(op.groups), window},
+        with_panels({x}, panels, {bias, residual}), {y}, macs);
   }
 
   void lower(const Pool& op, Places& places) {

@@ -21,6 +21,7 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/conv/conv.h"
+#include "kernels/conv_i8/conv_i8.h"
 #include "kernels/copy/copy.h"
 #include "kernels/gather/gather.h"
 #include "kernels/matmul/matmul.h"
@@ -55,11 +56,12 @@ struct AttentionLowered {
   Expression offset;
 };
 struct AttentionI8Lowered : AttentionLowered {};
+struct RecurrentI8Lowered : RecurrentParams {};
 
 using LoweredParams =
     std::variant<Elementwise, CopyParams, GatherParams, MatmulParams, AttentionLowered, NormalizeParams, SoftmaxParams,
                  ReduceParams, RecurrentParams, ConvParams, PoolParams, RopeParams, QuantizeParams, MatmulI8Params,
-                 AttentionI8Lowered>;
+                 AttentionI8Lowered, RecurrentI8Lowered, ConvI8Params>;
 
 struct LoweredOperator {
   OperatorKind kind;

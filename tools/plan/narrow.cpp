@@ -39,8 +39,8 @@ class Narrowing {
     const Node maker = graph_.node(producer);
     if (maker.outputs.size() != 1) return false;
     fits_ = true;
-    const auto operands =
-        std::visit([&](const auto& op) { return parts(op, maker, *slice, graph_.value(from).dims); }, maker.operation);
+    const Dims dims = graph_.value(from).dims;  // a copy: values are added
+    const auto operands = std::visit([&](const auto& op) { return parts(op, maker, *slice, dims); }, maker.operation);
     if (!operands || !fits_) return false;
     const NodeId narrow = graph_.add(maker.operation, *operands, maker.name, maker.absorbed);
     graph_.node(narrow).mark = maker.mark;

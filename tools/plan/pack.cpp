@@ -33,31 +33,51 @@ std::vector<float> conv_panels(std::span<const float> w, int64_t k, int64_t outp
   return packed;
 }
 
-std::vector<int8_t> matmul_panels(std::span<const int8_t> b, int64_t k, int64_t n) {
-  const int64_t groups = (k + 3) / 4;
-  std::vector<int8_t> packed(static_cast<size_t>((n + 15) / 16 * groups * 64));
-  for (int64_t row = 0; row < k; ++row)
-    for (int64_t column = 0; column < n; ++column)
-      packed[static_cast<size_t>((column / 16 * groups + row / 4) * 64 + column % 16 * 4 + row % 4)] =
-          b[static_cast<size_t>(row * n + column)];
+PanelsI8 panels_i8(std::span<const int8_t> w, std::span<const float> scale, int64_t k, int64_t k_step,
+                   int64_t column_step, const std::vector<int64_t>& columns) {
+  const size_t panel = static_cast<size_t>((k + 3) / 4) * 64;
+  PanelsI8 packed{std::vector<int8_t>(columns.size() / 16 * panel), std::vector<float>(columns.size()),
+                  std::vector<int32_t>(columns.size())};
+  for (size_t at = 0; at < columns.size(); ++at) {
+    if (columns[at] < 0) continue;
+    packed.scale[at] = scale[static_cast<size_t>(columns[at])];
+    for (int64_t i = 0; i < k; ++i) {
+      const int8_t byte = w[static_cast<size_t>(i * k_step + columns[at] * column_step)];
+      packed.weights[at / 16 * panel + static_cast<size_t>(i / 4 * 64 + i % 4) + at % 16 * 4] = byte;
+      packed.sum[at] += byte;
+    }
+  }
   return packed;
+}
+
+std::vector<int64_t> columns_of(int64_t outputs, int64_t groups) {
+  const int64_t own = outputs / groups, places = (own + 15) / 16 * 16;
+  std::vector<int64_t> columns;
+  for (int64_t i = 0; i < groups * places; ++i)
+    columns.push_back(i % places < own ? i / places * own + i % places : -1);
+  return columns;
+}
+
+std::vector<int64_t> recurrent_columns(Cell cell, int64_t directions, int64_t hidden) {
+  const std::vector<int64_t> order = gate_order(cell);
+  const auto gates = static_cast<int64_t>(order.size());
+  std::vector<int64_t> columns;
+  for (int64_t direction = 0; direction < directions; ++direction)
+    for (int64_t first = 0; first < hidden; first += 16)
+      for (const int64_t gate : order)
+        for (int64_t unit = first; unit < first + 16; ++unit)
+          columns.push_back(unit < hidden ? (direction * gates + gate) * hidden + unit : -1);
+  return columns;
 }
 
 std::vector<float> recurrent_panels(std::span<const float> weights, Cell cell, int64_t directions, int64_t hidden,
                                     int64_t columns) {
-  const std::vector<int64_t> order = gate_order(cell);
-  const auto gates = static_cast<int64_t>(order.size());
-  const int64_t blocks = (hidden + 15) / 16;
-  std::vector<float> packed(static_cast<size_t>(directions * blocks * gates * columns * 16));
-  for (int64_t direction = 0; direction < directions; ++direction)
-    for (int64_t gate = 0; gate < gates; ++gate)
-      for (int64_t unit = 0; unit < hidden; ++unit)
-        for (int64_t column = 0; column < columns; ++column) {
-          const int64_t row = (direction * gates + order[static_cast<size_t>(gate)]) * hidden + unit;
-          const int64_t place =
-              ((((direction * blocks + unit / 16) * gates + gate) * columns + column) * 16) + unit % 16;
-          packed[static_cast<size_t>(place)] = weights[static_cast<size_t>(row * columns + column)];
-        }
+  const std::vector<int64_t> rows = recurrent_columns(cell, directions, hidden);
+  std::vector<float> packed(rows.size() * static_cast<size_t>(columns));
+  for (size_t at = 0; at < rows.size(); ++at)
+    for (int64_t i = 0; i < columns && rows[at] >= 0; ++i)
+      packed[at / 16 * static_cast<size_t>(columns) * 16 + static_cast<size_t>(i) * 16 + at % 16] =
+          weights[static_cast<size_t>(rows[at] * columns + i)];
   return packed;
 }
 

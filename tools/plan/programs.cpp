@@ -475,6 +475,7 @@ class Programs {
     std::vector<ValueId> inputs;
     for (const ValueId value : draft.source_values)
       if (value != no_value) inputs.push_back(value);
+    for (const ValueId value : draft.result_values) program.narrow.push_back(graph_.value(value).type == Type::i8);
     const NodeId id = graph_.add(std::move(program), std::move(inputs), name, std::move(absorbed));
     for (size_t i = 0; i < draft.result_values.size(); ++i) {
       const ValueId old_value = draft.result_values[i], new_value = graph_.node(id).outputs[i];

@@ -128,8 +128,9 @@ int32_t bound(const std::string& name, int64_t value) {
 
 class Writer {
  public:
-  Writer(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions)
-      : lowered_(lowered), plan_(plan), fusions_(fusions) {
+  Writer(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions,
+         const std::vector<std::string>& made_with)
+      : lowered_(lowered), plan_(plan), fusions_(fusions), made_with_(made_with) {
     constants_.resize(lowered.storages.size());
     for (const LoweredTensor& tensor : lowered.tensors) {
       const auto storage = static_cast<size_t>(tensor.view.storage);
@@ -245,8 +246,9 @@ class Writer {
                                         static_cast<uint32_t>(independent - lowered_.tensors.begin()));
       independent_ = expressions.independent();
     }
-    Offsets<flatbuffers::String> node_names;
+    Offsets<flatbuffers::String> node_names, options;
     for (const std::string& name : node_names_) node_names.push_back(text(name));
+    for (const std::string& option : made_with_) options.push_back(text(option));
 
     const auto producer = text("heed");
     const auto dimension_table = builder.CreateVector(dimensions);
@@ -261,11 +263,12 @@ class Writer {
     const auto name_table = builder.CreateVector(node_names);
     const auto hash = builder.CreateVector(std::vector<uint8_t>(32, 0));
     const auto state_table = builder.CreateVector(states);
+    const auto made_with = builder.CreateVector(options);
     builder.Finish(
         format::CreateModel(builder, static_cast<uint32_t>(format::Version::current), producer, dimension_table,
                             expression_table, constraint_table, buffer_table, tensor_table, operator_table, inputs,
                             outputs, check_table, mark_table, fusion_table, name_table, plan_.workspace,
-                            plan_.lower_bound, file_bytes, hash, plan_.state, state_table, position),
+                            plan_.lower_bound, file_bytes, hash, plan_.state, state_table, position, made_with),
         format::ModelIdentifier());
     const auto* bytes = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
     return {bytes, bytes + builder.GetSize()};
@@ -351,17 +354,23 @@ class Writer {
   ParamsOffset params(const ReduceParams& p) {
     return format::CreateReduce(*builder_, static_cast<format::Reduction>(p.kind), p.axes, p.last_index != 0).Union();
   }
-  ParamsOffset params(const RecurrentParams& p) {
+  ParamsOffset params(const RecurrentParams& p) { return form(p).Union(); }
+  ParamsOffset params(const RecurrentI8Lowered& p) { return format::CreateRecurrentI8(*builder_, form(p)).Union(); }
+  flatbuffers::Offset<format::Recurrent> form(const RecurrentParams& p) {
     return format::CreateRecurrent(*builder_, static_cast<format::Cell>(p.cell),
                                    static_cast<format::Direction>(p.direction), p.linear_before_reset != 0, p.hidden,
-                                   p.chunk)
-        .Union();
+                                   p.chunk);
   }
   static format::Window window(const Window& w) { return {w.kernel, w.strides, w.dilations, w.before}; }
   ParamsOffset params(const ConvParams& p) {
     const format::Window row = window(p.window);
     return format::CreateConv(*builder_, static_cast<format::Activation>(p.activation), p.depthwise != 0, p.block,
                               p.groups, &row)
+        .Union();
+  }
+  ParamsOffset params(const ConvI8Params& p) {
+    const format::Window row = window(p.window);
+    return format::CreateConvI8(*builder_, static_cast<format::Activation>(p.activation), p.block_rows, p.groups, &row)
         .Union();
   }
   ParamsOffset params(const PoolParams& p) {
@@ -380,6 +389,7 @@ class Writer {
   const Lowered& lowered_;
   const Plan& plan_;
   const std::map<std::string, int>& fusions_;
+  const std::vector<std::string>& made_with_;
   std::vector<std::optional<uint64_t>> constants_;  // of storages: bytes from the first constant
   uint64_t constants_end_ = 0;
   uint32_t independent_ = uint32_t{1} << 30;  // expressions, more than there are until they are counted
@@ -391,8 +401,9 @@ class Writer {
 
 }  // namespace
 
-std::vector<std::byte> write(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions) {
-  return Writer(lowered, plan, fusions).run();
+std::vector<std::byte> write(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions,
+                             const std::vector<std::string>& made_with) {
+  return Writer(lowered, plan, fusions, made_with).run();
 }
 
 }  // namespace heed::tools

@@ -10,8 +10,9 @@
 
 namespace heed::tools {
 
-/// `fusions`: how often each concept was fused. Throws Error(model) where a size or constant does not fit the file's 32
-/// bits.
-std::vector<std::byte> write(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions);
+/// `fusions`: how often each concept was fused; `made_with`: the converter's options and their values, in turn. Throws
+/// Error(model) where a size or constant does not fit the file's 32 bits.
+std::vector<std::byte> write(const Lowered& lowered, const Plan& plan, const std::map<std::string, int>& fusions,
+                             const std::vector<std::string>& made_with = {});
 
 }  // namespace heed::tools
