@@ -1,9 +1,10 @@
-/// heed_bench_kernels [google-benchmark's options]: the float products, on each instruction set that this processor
-/// has.
+/// heed_bench_kernels [google-benchmark's options]: the products in float and in int8, on each instruction set that
+/// this processor has.
 ///
-/// `share` is the kernel's multiply-accumulates for a second, divided by the roof: independent chains of fused
-/// multiply-adds in registers, measured on the same core before and after the kernel, since clocks move. Only products
-/// count as work, so what the share lacks also holds exponentials, activations and packing.
+/// `share` is the kernel's multiply-accumulates for a second, divided by the roof: independent chains of multiply-adds
+/// (of float, or the instructions for int8) in registers, measured on the same core before and after the kernel, since
+/// clocks move. Only products count as work, so what the share lacks also holds exponentials, activations, packing and
+/// quantisation.
 #include <benchmark/benchmark.h>
 #include <time.h>
 
@@ -19,15 +20,19 @@
 #include <vector>
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention_i8/attention_i8.h"
 #include "kernels/conv/conv.h"
 #include "kernels/float_mode.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul_i8/matmul_i8.h"
 #include "kernels/recurrent/recurrent.h"
 #include "kernels/roof/roof.h"
 
 namespace {
 
 using heed::Isa;
+using heed::Type;
+
 /// Time that this thread computed: a shared machine takes it off the core now and then.
 double cpu_seconds() {
   timespec time;
@@ -36,13 +41,13 @@ double cpu_seconds() {
 }
 
 /// Multiply-accumulates for a second, best of 20 milliseconds.
-double roof(Isa isa) {
+double roof(const heed::Variants<heed::RoofArgs>& variants, Isa isa) {
   double best = 0;
   float result;
   uint64_t macs;
   for (const double start = cpu_seconds(); cpu_seconds() - start < 20e-3;) {
     const double before = cpu_seconds();
-    heed::roof_variants[isa]({.steps = 200000, .seed = 1e-3f, .result = &result, .macs = &macs});
+    variants[isa]({.steps = 200000, .seed = 1e-3f, .result = &result, .macs = &macs});
     best = std::max(best, static_cast<double>(macs) / (cpu_seconds() - before));
   }
   return best;
@@ -51,7 +56,7 @@ double roof(Isa isa) {
 /// Runs `body`, and reports the best run (of 100 microseconds or more): the mean would measure what else the machine
 /// does.
 template <class Body>
-void measure(benchmark::State& state, Isa isa, double macs, Body body) {
+void measure(benchmark::State& state, const heed::Variants<heed::RoofArgs>& roofs, Isa isa, double macs, Body body) {
   const heed::FlushToZero mode;
   int64_t batch = 1;
   for (double seconds = 0; seconds < 100e-6; batch *= 2) {
@@ -59,7 +64,7 @@ void measure(benchmark::State& state, Isa isa, double macs, Body body) {
     for (int64_t i = 0; i < batch; ++i) body();
     seconds = cpu_seconds() - before;
   }
-  const double before = roof(isa);
+  const double before = roof(roofs, isa);
   double best = 1e9;
   while (state.KeepRunningBatch(batch)) {
     const double start = cpu_seconds();
@@ -68,7 +73,7 @@ void measure(benchmark::State& state, Isa isa, double macs, Body body) {
   }
   state.counters["best_ns"] = best * 1e9;
   state.counters["GMAC/s"] = macs / best * 1e-9;
-  state.counters["share"] = macs / best / std::max(before, roof(isa));
+  state.counters["share"] = macs / best / std::max(before, roof(roofs, isa));
 }
 
 /// A call of an operator on random data around zero, at multiples of 64 bytes.
@@ -76,12 +81,21 @@ class Call {
  public:
   Call(const heed::Operator& row, const void* params, Isa isa) : row_(row), params_(params), isa_(isa) {}
 
-  Call& input(std::initializer_list<int> dims, std::initializer_list<int> strides = {}) {
-    inputs_.push_back(tensor(dims, strides));
+  Call& input(std::initializer_list<int> dims, std::initializer_list<int> strides = {}, Type type = Type::f32) {
+    inputs_.push_back(tensor(dims, strides, type));
+    is_int8_ |= type == Type::i8;
     return *this;
   }
-  Call& output(std::initializer_list<int> dims, std::initializer_list<int> strides = {}) {
-    outputs_.push_back(tensor(dims, strides));
+  Call& output(std::initializer_list<int> dims, std::initializer_list<int> strides = {}, Type type = Type::f32) {
+    outputs_.push_back(tensor(dims, strides, type));
+    return *this;
+  }
+  Call& no_inputs(int count) {
+    inputs_.resize(inputs_.size() + static_cast<size_t>(count));
+    return *this;
+  }
+  Call& no_output() {
+    outputs_.emplace_back();
     return *this;
   }
 
@@ -106,7 +120,7 @@ class Call {
                                 isa_,
                                 nullptr,
                                 nullptr};
-    ::measure(state, isa_, macs, [&] { row_.run(call); });
+    ::measure(state, is_int8_ ? heed::roof_i8_variants : heed::roof_variants, isa_, macs, [&] { row_.run(call); });
   }
 
  private:
@@ -122,8 +136,10 @@ class Call {
     return reinterpret_cast<std::byte*>(data_.back().get());
   }
 
-  heed::Tensor tensor(std::initializer_list<int> dims, std::initializer_list<int> strides) {
+  /// Of other types, what the bytes of the floats are.
+  heed::Tensor tensor(std::initializer_list<int> dims, std::initializer_list<int> strides, Type type) {
     auto& shape = *shapes_.emplace_back(new heed::Shape{});
+    shape.type = type;
     shape.rank = static_cast<uint8_t>(dims.size());
     std::copy(dims.begin(), dims.end(), shape.dims);
     int32_t stride = 1;
@@ -138,6 +154,7 @@ class Call {
   const heed::Operator& row_;
   const void* params_;
   Isa isa_;
+  bool is_int8_ = false;
   std::vector<std::unique_ptr<float[], Free>> data_;
   std::vector<std::unique_ptr<heed::Shape>> shapes_;
   std::vector<heed::Tensor> inputs_, outputs_;
@@ -147,15 +164,52 @@ void add(const std::string& name, std::function<void(benchmark::State&)> body) {
   benchmark::RegisterBenchmark(name.c_str(), [body](benchmark::State& state) { body(state); });
 }
 
+constexpr const char* activation_names[] = {"", "/relu", "/gelu", "/gelu_tanh", "/silu", "/sigmoid", "/tanh", "/gelu_i8"};
+
 void add_matmul(Isa isa, int m, int k, int n, heed::Activation activation) {
-  constexpr const char* names[] = {"", "/relu", "/gelu", "/gelu_tanh", "/silu", "/sigmoid", "/tanh"};
   add(std::string(heed::name(isa)) + "/matmul/" + std::to_string(m) + "x" + std::to_string(k) + "x" +
-          std::to_string(n) + names[static_cast<int>(activation)],
+          std::to_string(n) + activation_names[static_cast<int>(activation)],
       [=](benchmark::State& state) {
         const heed::MatmulParams params{activation, 1, {}};
         Call call(heed::matmul_operator, &params, isa);
         call.input({m, k}).input({(n + 15) / 16, k, 16}).input({n}).output({m, n});
         call.measure(state, static_cast<double>(m) * k * n);
+      });
+}
+
+/// With scale and bias; the result in float, or `quantized`, as int8 for the next layer.
+void add_matmul_i8(Isa isa, int m, int k, int n, heed::Activation activation, bool quantized) {
+  add(std::string(heed::name(isa)) + "/matmul_i8/" + std::to_string(m) + "x" + std::to_string(k) + "x" +
+          std::to_string(n) + activation_names[static_cast<int>(activation)] + (quantized ? "/to_i8" : ""),
+      [=](benchmark::State& state) {
+        const heed::MatmulI8Params params{activation, 24, {}};
+        const int panels = (n + 15) / 16;
+        Call call(heed::matmul_i8_operator, &params, isa);
+        call.input({m, k}, {}, Type::i8).input({m, 1}).input({panels, (k + 3) / 4, 16, 4}, {}, Type::i8);
+        call.input({panels, 16}).input({panels, 16}, {}, Type::i32).input({n});
+        if (quantized)
+          call.no_output().output({m, n}, {}, Type::i8).output({m, 1});
+        else
+          call.output({m, n});
+        call.measure(state, static_cast<double>(m) * k * n);
+      });
+}
+
+/// Heads as add_attention has them, query, key and value quantised by token and head.
+void add_attention_i8(Isa isa, int heads, int tq, int tk, int d, int block_rows) {
+  add(std::string(heed::name(isa)) + "/attention_i8/" + std::to_string(heads) + "x" + std::to_string(tq) + "x" +
+          std::to_string(tk) + "x" + std::to_string(d) + "/rows:" + std::to_string(block_rows),
+      [=](benchmark::State& state) {
+        const heed::AttentionI8Params params{
+            1.0f / std::sqrt(static_cast<float>(d)), 0, 0, static_cast<uint16_t>(block_rows), 0, 0, 0};
+        Call call(heed::attention_i8_operator, &params, isa);
+        const int row = heads * d;
+        call.input({1, heads, tq, d}, {tq * row, d, row, 1}, Type::i8);
+        for (int i = 0; i < 2; ++i) call.input({1, heads, tk, d}, {tk * row, d, row, 1}, Type::i8);
+        call.no_inputs(4);  // bias, padding, slope, toeplitz
+        for (const int t : {tq, tk, tk}) call.input({1, heads, t, 1}, {t * heads, 1, heads, 1});
+        call.output({1, heads, tq, d}, {tq * row, d, row, 1});
+        call.measure(state, 2.0 * heads * tq * tk * d);
       });
 }
 
@@ -251,6 +305,13 @@ void add_all(Isa isa) {
   add_conv(isa, 64, 64, 3, 16, 3, 2);
   for (int channels : {16, 24, 161}) add_conv(isa, 1, 64, channels, channels, 5, 1, true);
   for (int channels : {16, 64}) add_conv(isa, 32, 32, channels, channels, 3, 1, true);
+  for (const auto& [k, n] : {std::pair{384, 384}, {384, 1536}, {1536, 384}})
+    for (int m : {128, 16, 4, 1}) add_matmul_i8(isa, m, k, n, Activation::none, false);
+  for (Activation activation : {Activation::none, Activation::gelu, Activation::gelu_i8})
+    for (int n : {384, 1536}) add_matmul_i8(isa, 128, 384, n, activation, true);
+  for (int keys : {128, 512, 1024, 2048}) add_attention_i8(isa, 12, keys, keys, 64, 24);
+  add_attention_i8(isa, 12, 512, 512, 32, 24);
+  add_attention_i8(isa, 12, 1, 512, 64, 1);
   for (Cell cell : {Cell::lstm, Cell::gru, Cell::rnn})
     for (int batch : {1, 16}) add_recurrent(isa, cell, 5, batch, 64, 64);
   add_recurrent(isa, Cell::lstm, 5, 1, 1, 64);
@@ -261,10 +322,8 @@ void add_all(Isa isa) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (int i = 0; i < heed::matmul_variants.count; ++i) {
-    const Isa isa = heed::matmul_variants.rows[i].isa;
-    if (isa != Isa::portable && heed::available(isa)) add_all(isa);
-  }
+  for (int i = 1; i < heed::isa_count; ++i)  // without portable
+    if (const Isa isa = static_cast<Isa>(i); heed::available(isa)) add_all(isa);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();
