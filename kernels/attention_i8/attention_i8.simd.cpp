@@ -10,7 +10,22 @@ namespace {
 
 /// The order in which `put` below lays down the probabilities of 16 keys: kernels/attention_i8/pack.h.
 constexpr int place(int i) {
-  return expands_rows ? i / 4 * 2 + i % 2 + i % 4 / 2 * 8 : i;
+  return group_bytes == 8 ? i / 4 * 2 + i % 2 + i % 4 / 2 * 8 : i;
+}
+
+/// So many vectors of probabilities are written at once, where a row is that long: bytes that fill a vector.
+inline constexpr int step_vectors = group_bytes == 8 ? panel_vectors : 4;
+
+/// A number of 0 to 255 to the nearest integer, halves to even; a NaN to one whose lowest byte is 0, and no byte when
+/// packed with saturation.
+HEED_INLINE I round_byte(F x) {
+#if defined(__AVX512F__)
+  return {_mm512_cvtps_epi32(x.v)};
+#elif defined(__AVX2__)
+  return {_mm256_cvtps_epi32(x.v)};
+#else
+  return as_i(x + splat(exponential::round_magic)) & splat(255);
+#endif
 }
 
 /// What unsigned queries add to the products.
@@ -133,39 +148,41 @@ class Softmax {
       unroll<panel_vectors>(
           [&](auto v) HEED_INLINE_LAMBDA { max.v[v] = load(block_.tops + (row_ - block_.first_row) * 16 + v * W); });
     else
-      for_each_vector<masks>([&](int j, int lane, M seen, auto all) HEED_INLINE_LAMBDA {
+      for_each_vector<masks>([&](int j, auto at, M seen, auto all, auto) HEED_INLINE_LAMBDA {
         F u = load(scores_ + j);
         if (block_.has_terms) {
           u = fma(u, splat(block_.factors[row_ - block_.first_row]), terms_.addend(j));
           store(scores_ + j, u);
         }
         if constexpr (!all) u = select(seen, u, splat(hidden_log));
-        max.v[lane] = max_fast(u, max.v[lane]);
+        F& lane = max.v[at % panel_vectors];
+        lane = max_fast(u, lane);
       });
     const F top = splat(max.fold([](F a, F b) HEED_INLINE_LAMBDA { return max_fast(a, b); }));
     if (args_.tap != nullptr) {
-      for_each_vector<masks>([&](int j, int, M, auto) HEED_INLINE_LAMBDA {
+      for_each_vector<masks>([&](int j, auto, M, auto, auto) HEED_INLINE_LAMBDA {
         const F e = exp2_255(max_fast(splat(-100.0f), load(scores_ + j) - top));
         store(tap_row() + j, e * load(args_.value_inverse + j));
       });
     }
     Lanes16 denominator = Lanes16::zero();
-    I sum = splat(0), q[panel_vectors];
+    I sum = splat(0), q[step_vectors];
     auto* to = reinterpret_cast<int8_t*>(scores_) + ptrdiff_t{block_.first} / 4 * group_bytes;
     fill(to, range_.first / 16 * 16 - block_.first);
-    for_each_vector<masks>([&, scores = scores_, inverses = args_.value_inverse](int j, int lane, M seen, auto all)
-                               HEED_INLINE_LAMBDA {
-                                 // A NaN that the maximum lost makes its own term and the denominator NaN.
-                                 F e = exp2_255(max_fast(splat(-100.0f), load(scores + j) - top));
-                                 if constexpr (!all) e = select(seen, e, zero());
-                                 denominator.v[lane] = fma(e, load(inverses + j), denominator.v[lane]);
-                                 q[lane] = as_i(e + splat(exponential::round_magic));
-                                 if constexpr (!mixed_signs) sum = sum + (q[lane] & splat(255));
-                                 if (lane == panel_vectors - 1) {
-                                   put(q, to);
-                                   to += 4 * group_bytes;
-                                 }
-                               });
+    for_each_vector<masks>([&, scores = scores_, inverses = args_.value_inverse](int j, auto at, M seen, auto all,
+                                                                                auto count) HEED_INLINE_LAMBDA {
+      // A NaN that the maximum lost makes its own term and the denominator NaN.
+      F e = exp2_255(max_fast(splat(-100.0f), load(scores + j) - top));
+      if constexpr (!all) e = select(seen, e, zero());
+      F& lane = denominator.v[at % panel_vectors];
+      lane = fma(e, load(inverses + j), lane);
+      q[at] = round_byte(e);
+      if constexpr (!mixed_signs) sum = sum + q[at];
+      if constexpr (at == count - 1) {
+        put<count>(q, to);
+        to += count * (W / 4) * group_bytes;
+      }
+    });
     fill(to, block_.last - (range_.last + 15) / 16 * 16);
     const float total = denominator.fold_sum(), inverse = total == 0.0f ? 0.0f : 1.0f / total;
     block_.inverses[row_ - block_.first_row] = inverse;
@@ -195,20 +212,23 @@ class Softmax {
     to += count / 4 * group_bytes;
   }
 
-  /// 16 probabilities, in the lowest bytes, as a tile reads rows.
-  HEED_INLINE static void put(const I (&q)[panel_vectors], int8_t* to) {
-    if constexpr (expands_rows) {
+  /// count * W probabilities, in the lowest bytes, as a tile reads rows.
+  template <int count>
+  HEED_INLINE static void put(const I (&q)[step_vectors], int8_t* to) {
+    if constexpr (group_bytes == 8) {
 #if defined(__AVX2__) && !defined(HEED_VNNI)
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                           _mm256_blend_epi16(q[0].v, _mm256_slli_epi32(q[1].v, 16), 0xaa));
 #endif
+    } else if constexpr (count == 4) {
+      store_bytes(to, q[0], q[1], q[2], q[3]);
     } else {
-      unroll<panel_vectors>(
-          [&](auto v) HEED_INLINE_LAMBDA { store_low(reinterpret_cast<uint8_t*>(to) + v * W, q[v] & splat(255)); });
+      unroll<count>([&](auto v) HEED_INLINE_LAMBDA { store_low(reinterpret_cast<uint8_t*>(to) + v * W, q[v]); });
     }
   }
 
-  /// Calls body(key, which vector of 16 keys, lanes that the row sees, true_type where it sees all).
+  /// Calls body(key, which vector of how many that are written at once, lanes that the row sees, true_type where it sees
+  /// all, how many).
   template <bool masks, class Body>
   HEED_INLINE void for_each_vector(Body body) const {
     const auto some = [&](int j) HEED_INLINE_LAMBDA {
@@ -216,7 +236,7 @@ class Softmax {
         const I key = iota() + splat(j + v * W);
         M seen = sign_of(sub(splat(range_.first - 1), key) & sub(key, splat(range_.last)));
         if constexpr (masks) seen = both(seen, sign_of(load(args_.keep + j + v * W)));
-        body(j + v * W, v, seen, std::false_type{});
+        body(j + v * W, v, seen, std::false_type{}, std::integral_constant<int, panel_vectors>{});
       });
     };
     int j = range_.first / 16 * 16;
@@ -224,11 +244,16 @@ class Softmax {
       some(j);
       j += 16;
     }
-    for (; j + 16 <= range_.last; j += 16) {
-      if constexpr (masks)
-        some(j);
-      else
-        unroll<panel_vectors>([&](auto v) HEED_INLINE_LAMBDA { body(j + v * W, v, M{}, std::true_type{}); });
+    const auto all = [&]<int count>(std::integral_constant<int, count> vectors) HEED_INLINE_LAMBDA {
+      for (; j + count * W <= range_.last; j += count * W)
+        unroll<count>(
+            [&](auto v) HEED_INLINE_LAMBDA { body(j + v * W, v, M{}, std::true_type{}, vectors); });
+    };
+    if constexpr (masks) {
+      for (; j + 16 <= range_.last; j += 16) some(j);
+    } else {
+      all(std::integral_constant<int, step_vectors>{});
+      if constexpr (step_vectors != panel_vectors) all(std::integral_constant<int, panel_vectors>{});
     }
     if (j < range_.last) some(j);
   }
@@ -290,12 +315,12 @@ void attention_i8(const AttentionI8Args& args) {
     const int8_t* queries = args.q + row * args.q_row;
     ptrdiff_t queries_row = args.q_row;
     for (int r = 0; r < rows; ++r) factors[r] = factor_of(args, row + r);
-#if defined(__AVX2__) && !defined(HEED_VNNI)
-    const ptrdiff_t expanded_row = (ptrdiff_t{args.d} + 15) / 16 * 16;
-    for (int r = 0; r < rows; ++r) expand_row(queries + r * queries_row, args.d, args.queries + r * expanded_row);
-    queries = reinterpret_cast<const int8_t*>(args.queries);
-    queries_row = expanded_row * ptrdiff_t{sizeof(int16_t)};
-#endif
+    if constexpr (converts_rows) {
+      auto* converted = reinterpret_cast<RowElement*>(args.queries);
+      for (int r = 0; r < rows; ++r) convert_row(queries + r * queries_row, args.d, converted + r * row_elements(args.d));
+      queries = reinterpret_cast<const int8_t*>(converted);
+      queries_row = row_elements(args.d) * ptrdiff_t{sizeof(RowElement)};
+    }
     const int first = keys_of(args, row).first / 16 * 16, end = keys_of(args, row + rows - 1).last;
     const Block block{args,      keys,    row,     first,       end <= first ? first : (end + 15) / 16 * 16,
                       has_terms, factors, queries, queries_row, inverses,

@@ -108,7 +108,7 @@ void run(const Invocation& call) {
                   args.line = line;
                   args.y = y.as<float>() + line_offset(*y.shape, origin);
                   args.residual = residual ? residual.as<float>() + line_offset(*residual.shape, origin) : nullptr;
-                  args.expanded = reinterpret_cast<int16_t*>(scratch);
+                  args.converted = reinterpret_cast<int16_t*>(scratch);
                   args.rows = reinterpret_cast<int8_t*>(scratch + at.rows.value);
                   args.scale = reinterpret_cast<float*>(scratch + at.scale.value);
                   kernel(args);

@@ -43,7 +43,7 @@ struct ConvI8Args {
   int64_t residual_step, y_step;  // from one position to the next
   ConvI8Params params;
   // The parts of the scratch.
-  int16_t* expanded;
+  int16_t* converted;
   int8_t* rows;
   float* scale;
 };

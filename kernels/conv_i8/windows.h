@@ -82,7 +82,7 @@ void convolve(const ConvI8Args& args) {
     product.y_row = args.y_step;
     product.residual_row = args.residual_step;
     product.activation = args.params.activation;
-    product.expanded = args.expanded;
+    product.converted = args.converted;
     for (int32_t group = 0; group < args.params.groups; ++group) {
       for (int32_t i = 0; i < product.rows; ++i)
         args.scale[i] = windows.quantize(group, first + i, args.rows + i * row, k);

@@ -125,7 +125,7 @@ Violation check(const Contract& contract) {
 
 /// Elements of a row of each part of the scratch.
 struct Rows {
-  int64_t expanded, sums;
+  int64_t converted, sums;
 };
 Rows rows_of(const Shape& a, const Shape* y, const Shape* q) {
   const auto whole = [](int64_t count) { return (count + 15) / 16 * 16; };
@@ -136,7 +136,7 @@ uint64_t scratch(const Contract& contract) {
   const Rows rows = rows_of(*contract.input(a_input), contract.output(y_output), contract.output(q_output));
   const int64_t row_sum = contract.input(b_zero_input) != nullptr;
   return (params_of(contract.params).block_rows *
-          (Size(sizeof(int16_t)) * rows.expanded + Size(sizeof(float)) * (Size(rows.sums) + row_sum)))
+          (Size(sizeof(int16_t)) * rows.converted + Size(sizeof(float)) * (Size(rows.sums) + row_sum)))
       .value;
 }
 
@@ -199,8 +199,8 @@ void run(const Invocation& call) {
     args.y = at(y, y_step, args.y);
     args.q = at(q, q_step, args.q);
     args.q_scale = at(q_scale, q_scale_step, args.y);
-    args.expanded = reinterpret_cast<int16_t*>(scratch);
-    args.sums = reinterpret_cast<float*>(args.expanded + args.block_rows * scratch_rows.expanded);
+    args.converted = reinterpret_cast<int16_t*>(scratch);
+    args.sums = reinterpret_cast<float*>(args.converted + args.block_rows * scratch_rows.converted);
     args.row_sums = reinterpret_cast<int32_t*>(args.sums + args.block_rows * scratch_rows.sums);
     args.n = columns;
     args.b += int64_t{column} * 4 * ((args.k + 3) / 4);

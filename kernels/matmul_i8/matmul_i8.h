@@ -56,7 +56,7 @@ struct MatmulI8Args {
   int32_t rows, n, k, groups, block_rows;
   int64_t a_row, a_scale_row, a_zero_row, residual_row, y_row, q_row, q_scale_row;
   Activation activation;
-  int16_t* expanded;  // the parts of the scratch
+  int16_t* converted;  // the parts of the scratch
   float* sums;
   int32_t* row_sums;
 };

@@ -83,12 +83,12 @@ void matmul_i8(const MatmulI8Args& args) {
                 static_cast<uint32_t>(args.a_zero == nullptr ? 0 : block.a_zero[r * args.a_zero_row]));
     const int8_t* a = block.a;
     ptrdiff_t a_row = args.a_row;
-#if defined(__AVX2__) && !defined(HEED_VNNI)
-    const ptrdiff_t expanded_row = (ptrdiff_t{args.k} + 15) / 16 * 16;
-    for (int r = 0; r < block.rows; ++r) expand_row(a + r * a_row, args.k, args.expanded + r * expanded_row);
-    a = reinterpret_cast<const int8_t*>(args.expanded);
-    a_row = expanded_row * ptrdiff_t{sizeof(int16_t)};
-#endif
+    if constexpr (converts_rows) {
+      auto* converted = reinterpret_cast<RowElement*>(args.converted);
+      for (int r = 0; r < block.rows; ++r) convert_row(a + r * a_row, args.k, converted + r * row_elements(args.k));
+      a = reinterpret_cast<const int8_t*>(converted);
+      a_row = row_elements(args.k) * ptrdiff_t{sizeof(RowElement)};
+    }
     float* y = args.y == nullptr ? args.sums : args.y + row * args.y_row;
     const ptrdiff_t y_row = args.y == nullptr ? sums_row : args.y_row;
     const float* residual = args.residual == nullptr ? nullptr : args.residual + row * args.residual_row;

@@ -5,11 +5,12 @@
 /// `most_terms_i8` products of two int8 meet, so neither their order nor the machine's own grouping
 /// changes a bit. Weights lie in panels [..][K/4][16][4]: a line of 64 bytes holds four k of 16 columns.
 ///
-/// The rows as the tile reads them, four elements of k (a group) at a time:
-///   avx2      int16 in the order 0, 2, 1, 3, expanded beforehand, since vpmaddwd multiplies int16. vpmaddubsw would
+/// The rows as the tile reads them (RowElement), four elements of k (a group) at a time:
+///   avx2      int16 in the order 0, 2, 1, 3, written beforehand, since vpmaddwd multiplies int16. vpmaddubsw would
 ///             add pairs in saturating int16, and 127 * 255 * 2 does not fit.
-///   others    the bytes themselves. The x86 dot product takes unsigned ones: element + 128, and 128 times the column's
-///             sum is taken off beforehand.
+///   vnni      element + 128, written beforehand: the dot product takes unsigned ones, and 128 times the column's sum
+///             is taken off. Where 512 bits leave two ports, a conversion in the loop would take the multiplier's.
+///   others    the bytes themselves.
 #include "kernels/matmul/tile.h"
 
 namespace heed::HEED_ISA {
@@ -48,13 +49,21 @@ struct ShapesI8 {
 #endif
 };
 
-#if defined(__AVX2__) && !defined(HEED_VNNI)
-inline constexpr bool expands_rows = true;
+#if defined(HEED_VNNI)
+using RowElement = uint8_t;
+#elif defined(__AVX2__)
+using RowElement = int16_t;
 #else
-inline constexpr bool expands_rows = false;
+using RowElement = int8_t;
 #endif
+/// Whether rows have to be written as the tile reads them.
+inline constexpr bool converts_rows = !std::is_same_v<RowElement, int8_t>;
 /// Bytes of a group of a row.
-inline constexpr int group_bytes = expands_rows ? 8 : 4;
+inline constexpr int group_bytes = 4 * sizeof(RowElement);
+/// Elements of a row of k, to whole vectors of 16.
+constexpr ptrdiff_t row_elements(int k) {
+  return (ptrdiff_t{k} + 15) / 16 * 16;
+}
 
 /// Whether there are products of unsigned rows and signed weights. Else it is weights + 128, and 128 times the row's
 /// sum is taken off at the end.
@@ -76,25 +85,33 @@ HEED_INLINE int32_t word_at(const int8_t* p, int n) {
   return static_cast<int32_t>(word);
 }
 
-#if defined(__AVX2__) && !defined(HEED_VNNI)
-/// A row of k int8 as the tile reads it: ceil(k / 4) groups, to whole vectors of 16.
-HEED_INLINE void expand_row(const int8_t* a, int k, int16_t* to) {
-  const auto expand = [](__m128i bytes) HEED_INLINE_LAMBDA {
+/// A row of k int8 as the tile reads it, row_elements(k).
+HEED_INLINE void convert_row(const int8_t* a, int k, RowElement* to) {
+#if defined(__AVX2__)
+#if defined(HEED_VNNI)
+  const auto convert = [](__m128i bytes) HEED_INLINE_LAMBDA { return _mm_xor_si128(bytes, _mm_set1_epi8(-128)); };
+#else
+  const auto convert = [](__m128i bytes) HEED_INLINE_LAMBDA {
     const __m256i words = _mm256_cvtepi8_epi16(bytes);
     return _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words, 0xd8), 0xd8);
   };
+#endif
+  using Vector = decltype(convert(__m128i{}));
+  const auto put = [&](int i, const int8_t* p) HEED_INLINE_LAMBDA {
+    const Vector v = convert(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    __builtin_memcpy(to + i, &v, sizeof v);
+  };
   int i = 0;
-  for (; i + 16 <= k; i += 16)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
-                        expand(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a + i))));
+  for (; i + 16 <= k; i += 16) put(i, a + i);
   if (i < k) {
     alignas(16) int8_t last[16] = {};
     __builtin_memcpy(last, a + i, static_cast<size_t>(k - i));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
-                        expand(_mm_load_si128(reinterpret_cast<const __m128i*>(last))));
+    put(i, last);
   }
-}
+#else
+  __builtin_memcpy(to, a, static_cast<size_t>(k));
 #endif
+}
 
 /// `unsigned_rows`: the rows hold 0 to 255.
 template <int rows, int vectors, bool unsigned_rows = false>
@@ -142,15 +159,14 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
       unroll<splits - 1>([&](auto s) HEED_INLINE_LAMBDA { part[(s + 1) * chains + r * vectors + v] = splat(0); });
     });
   });
-  const auto step = [&](auto s, auto word) HEED_INLINE_LAMBDA {
+  const auto step = [&](auto s) HEED_INLINE_LAMBDA {
     I line[vectors];
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
       line[v] = load(reinterpret_cast<const int32_t*>(line_of(w, w_panel, v)));
       pin(line[v]);
     });
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
-      I x = splat(static_cast<int32_t>(word(r)));
-      if constexpr (!unsigned_rows) x = x ^ splat(static_cast<int32_t>(0x80808080));
+      const I x = splat(word_at(a + r * a_row));
       unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
         I& to = part[s * chains + r * vectors + v];
         to = dot(to, x, line[v]);
@@ -159,17 +175,14 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
     w += 64;
     a += 4;
   };
-  const auto whole = [&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row); };
-  ptrdiff_t i = 0, groups = k / 4;
+  ptrdiff_t i = 0;
+  const ptrdiff_t groups = (k + 3) / 4;
   for (const ptrdiff_t end = prefetch.begin(groups / splits) * splits; i < end; i += splits) {
-    unroll<splits>([&](auto s) HEED_INLINE_LAMBDA { step(s, whole); });
+    unroll<splits>(step);
     prefetch.step();
   }
-  for (; i + splits <= groups; i += splits) unroll<splits>([&](auto s) HEED_INLINE_LAMBDA { step(s, whole); });
-  for (; i < groups; ++i) step(std::integral_constant<int, 0>{}, whole);
-  if (k % 4 != 0)
-    step(std::integral_constant<int, 0>{},
-         [&](auto r) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
+  for (; i + splits <= groups; i += splits) unroll<splits>(step);
+  for (; i < groups; ++i) step(std::integral_constant<int, 0>{});
   unroll<chains>([&](auto c) HEED_INLINE_LAMBDA {
     sum[c] = part[c];
     unroll<splits - 1>([&](auto s) HEED_INLINE_LAMBDA { sum[c] = sum[c] + part[(s + 1) * chains + c]; });
@@ -185,13 +198,15 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
                                                                 ptrdiff_t w_panel, const int32_t*, ptrdiff_t k,
                                                                 Prefetch&& prefetch, bool) {
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { sum[i] = splat(0); });
-  // The even elements of each column's four, then the odd ones: few registers hold weights.
-  const auto half = [&](auto odd) HEED_INLINE_LAMBDA {
+  // The even elements of each column's four, then the odd ones: few registers hold weights. An odd element is the upper
+  // byte of a word; so is an even one, of the words that begin a byte before. That byte is the line's before.
+  const auto half = [&](auto odd, auto first) HEED_INLINE_LAMBDA {
     I line[vectors];
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-      I bytes = load(reinterpret_cast<const int32_t*>(line_of(w, w_panel, v)));
-      pin(bytes);
-      line[v].v = _mm256_srai_epi16(odd ? bytes.v : _mm256_slli_epi16(bytes.v, 8), 8);
+      const auto* at = reinterpret_cast<const __m256i*>(line_of(w, w_panel, v) - (odd || first ? 0 : 1));
+      __m256i words = _mm256_loadu_si256(at);
+      if constexpr (!odd && first) words = _mm256_slli_epi16(words, 8);
+      line[v].v = _mm256_srai_epi16(words, 8);
       pin(line[v]);
     });
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
@@ -204,19 +219,20 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
       });
     });
   };
-  const auto step = [&]() HEED_INLINE_LAMBDA {
-    half(std::integral_constant<int, 0>{});
-    half(std::integral_constant<int, 1>{});
+  const auto step = [&](auto first) HEED_INLINE_LAMBDA {
+    half(std::false_type{}, first);
+    half(std::true_type{}, first);
     w += 64;
-    a += 8;
+    a += group_bytes;
   };
-  ptrdiff_t i = 0;
   const ptrdiff_t groups = (k + 3) / 4;
-  for (const ptrdiff_t end = prefetch.begin(groups); i < end; ++i) {
-    step();
+  if (groups > 0) step(std::true_type{});
+  ptrdiff_t i = 1;
+  for (const ptrdiff_t end = prefetch.begin(groups - 1); i <= end; ++i) {
+    step(std::false_type{});
     prefetch.step();
   }
-  for (; i < groups; ++i) step();
+  for (; i < groups; ++i) step(std::false_type{});
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA { pin(sum[i]); });
 }
 

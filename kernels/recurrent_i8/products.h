@@ -71,7 +71,7 @@ struct ProductsI8 {
     product.y_row = product.n = columns;
     product.k = k;
     product.block_rows = args.block_rows;
-    product.expanded = args.expanded;
+    product.converted = args.converted;
     return product;
   }
 };

@@ -99,7 +99,7 @@ void run(const Invocation& call) {
               args.w = panels(w_input, b_input);
               args.r = panels(r_input, rb_input);
               args.block_rows = block_of(params, batch);
-              args.expanded = reinterpret_cast<int16_t*>(scratch);
+              args.converted = reinterpret_cast<int16_t*>(scratch);
               args.h8 = reinterpret_cast<int8_t*>(scratch + at.h8.value);
               args.h_scale = reinterpret_cast<float*>(scratch + at.h_scale.value);
             });

@@ -17,7 +17,7 @@
 /// inputs: 0 x i8 [T, B, I] in [-127, 127] any strides, last 1; 1 x_scale f32 [T, B, 1]; 2 w, 3 w_scale, 4 w_sum; 5 r,
 /// 6 r_scale, 7 r_sum; 8 b; 9 rb optional; 10 initial h, 11 initial c and the outputs as in float
 /// scratch: that of the float layer, then
-///   expanded  i16 [block][the larger of I and H, to 16]   block = chunk * B, at most 24
+///   converted i16 [block][the larger of I and H, to 16]   block = chunk * B, at most 24
 ///   h8        i8  [B][U]      h_scale  f32 [B]
 /// Not in place.
 #include "kernels/recurrent/recurrent.h"
@@ -41,7 +41,7 @@ struct RecurrentI8Args : RecurrentLayer {
   PanelsI8 w, r;
   int32_t block_rows;
   // More parts of the scratch, as above.
-  int16_t* expanded;
+  int16_t* converted;
   int8_t* h8;
   float* h_scale;
 };

@@ -5,8 +5,8 @@
 namespace heed::HEED_ISA {
 
 void roof_i8(const RoofArgs& args) {
-  // As many as registers leave beside two operands and what a step needs for itself.
-  constexpr int chains = 10;
+  // As roof's; beside an operand and a product they still fit into 16 registers.
+  constexpr int chains = 12;
   I a = splat(static_cast<int32_t>(args.seed) + 0x01020304), sums[chains];
   unroll<chains>([&](auto i) HEED_INLINE_LAMBDA { sums[i] = splat(static_cast<int32_t>(i)); });
   int terms = 0;  // products in a lane of a step

@@ -309,7 +309,8 @@ void add_all(Isa isa) {
     for (int m : {128, 16, 4, 1}) add_matmul_i8(isa, m, k, n, Activation::none, false);
   for (Activation activation : {Activation::none, Activation::gelu, Activation::gelu_i8})
     for (int n : {384, 1536}) add_matmul_i8(isa, 128, 384, n, activation, true);
-  for (int keys : {128, 512, 1024, 2048}) add_attention_i8(isa, 12, keys, keys, 64, 24);
+  for (int keys : {128, 512, 1024, 2048})
+    for (int rows : {8, 16, 24}) add_attention_i8(isa, 12, keys, keys, 64, rows);
   add_attention_i8(isa, 12, 512, 512, 32, 24);
   add_attention_i8(isa, 12, 1, 512, 64, 1);
   for (Cell cell : {Cell::lstm, Cell::gru, Cell::rnn})
