@@ -16,27 +16,29 @@ HEED_INLINE F one_nan(F x) {
   return select(less_equal(x, x), x, splat(__builtin_nanf("")));
 }
 
-/// Four rows of int8 from address(i) on (null: zeros), n bytes each, passed on 16 columns at a time: body(column,
-/// rows).
+/// Four rows of int8 (null: zeros), n bytes each, passed on 16 columns at a time: body(column, rows, true_type where
+/// all 16 are there).
 using Bytes16 = int8_t __attribute__((vector_size(16)));
-template <class Address, class Body>
-HEED_INLINE void four_rows(int n, Address address, Body body) {
-  const int8_t* from[4];
-  bool all = true;
-  unroll<4>([&](auto i) HEED_INLINE_LAMBDA {
-    from[i] = address(int{i});
-    all &= from[i] != nullptr;
-  });
-  for (int c = 0; c < n; c += 16) {
-    Bytes16 rows[4] = {};
-    if (all && c + 16 <= n) {
-      unroll<4>([&](auto i) HEED_INLINE_LAMBDA { __builtin_memcpy(&rows[i], from[i] + c, 16); });
-    } else {
-      const size_t count = static_cast<size_t>(n - c < 16 ? n - c : 16);
-      for (int i = 0; i < 4; ++i)
-        if (from[i] != nullptr) __builtin_memcpy(&rows[i], from[i] + c, count);
+template <class Body>
+HEED_INLINE void four_rows(const int8_t* const (&from)[4], int n, Body body) {
+  int c = 0;
+  if (from[0] != nullptr && from[1] != nullptr && from[2] != nullptr && from[3] != nullptr) {
+    const int8_t *a = from[0], *b = from[1], *d = from[2], *e = from[3];
+    for (; c + 16 <= n; c += 16) {
+      Bytes16 rows[4];
+      __builtin_memcpy(&rows[0], a + c, 16);
+      __builtin_memcpy(&rows[1], b + c, 16);
+      __builtin_memcpy(&rows[2], d + c, 16);
+      __builtin_memcpy(&rows[3], e + c, 16);
+      body(c, rows, std::true_type{});
     }
-    body(c, rows);
+  }
+  for (; c < n; c += 16) {
+    Bytes16 rows[4] = {};
+    const size_t count = static_cast<size_t>(n - c < 16 ? n - c : 16);
+    for (int i = 0; i < 4; ++i)
+      if (from[i] != nullptr) __builtin_memcpy(&rows[i], from[i] + c, count);
+    body(c, rows, std::false_type{});
   }
 }
 
@@ -51,20 +53,20 @@ inline void pack_keys(const AttentionI8Args& args, int keys) {
   const int groups = (args.d + 3) / 4;
   for (int j = 0; j < keys; j += 4) {
     int8_t* const to = args.keys + ptrdiff_t{j / 16} * groups * 64 + j % 16 * 4;
-    four_rows(
-        args.d, [&](int i) { return j + i < args.tk ? args.k + (j + i) * args.k_row : nullptr; },
-        [&](int column, const Bytes16(&rows)[4]) HEED_INLINE_LAMBDA {
-          const Words a = (Words)rows[0], b = (Words)rows[1], c = (Words)rows[2], d = (Words)rows[3];
-          const Words ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5),
-                      ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7),
-                      cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-          const Words lines[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5),
-                                  __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
-                                  __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
-                                  __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
-          for (int g = 0; g < 4 && column / 4 + g < groups; ++g)
-            __builtin_memcpy(to + ptrdiff_t{column / 4 + g} * 64, &lines[g], 16);
-        });
+    const int8_t* from[4];
+    unroll<4>([&](auto i) HEED_INLINE_LAMBDA { from[i] = j + i < args.tk ? args.k + (j + i) * args.k_row : nullptr; });
+    four_rows(from, args.d, [&](int column, const Bytes16(&rows)[4], auto whole) HEED_INLINE_LAMBDA {
+      const Words a = (Words)rows[0], b = (Words)rows[1], c = (Words)rows[2], d = (Words)rows[3];
+      const Words ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+                  ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7),
+                  cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      const Words lines[4] = {
+          __builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+          __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+      unroll<4>([&](auto g) HEED_INLINE_LAMBDA {
+        if (whole || column / 4 + g < groups) __builtin_memcpy(to + ptrdiff_t{column / 4 + g} * 64, &lines[g], 16);
+      });
+    });
   }
   for (int j = 0; j < keys; ++j) args.key_scale[j] = is_key(args, j) ? args.k_scale[j * args.k_scale_row] : 0.0f;
   for (int j = 0; j < keys; j += W) store(args.key_scale + j, one_nan(load(args.key_scale + j)));
@@ -75,27 +77,26 @@ template <class Place>
 HEED_INLINE void pack_values(const AttentionI8Args& args, int keys, Place place) {
   using Pairs = int16_t __attribute__((vector_size(16)));
   for (int j = 0; j < keys; j += 4) {
-    four_rows(
-        args.dv,
-        [&](int i) {
-          const int key = j / 16 * 16 + place(j % 16 + i);
-          return key < args.tk ? args.v + key * args.v_row : nullptr;
-        },
-        [&](int column, const Bytes16(&rows)[4]) HEED_INLINE_LAMBDA {
-          const auto low = [](Bytes16 x, Bytes16 y) HEED_INLINE_LAMBDA {
-            return (Pairs)__builtin_shufflevector(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-          };
-          const auto high = [](Bytes16 x, Bytes16 y) HEED_INLINE_LAMBDA {
-            return (Pairs)__builtin_shufflevector(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-          };
-          const Pairs ab = low(rows[0], rows[1]), cd = low(rows[2], rows[3]), ab_high = high(rows[0], rows[1]),
-                      cd_high = high(rows[2], rows[3]);
-          const Pairs lines[4] = {__builtin_shufflevector(ab, cd, 0, 8, 1, 9, 2, 10, 3, 11),
-                                  __builtin_shufflevector(ab, cd, 4, 12, 5, 13, 6, 14, 7, 15),
-                                  __builtin_shufflevector(ab_high, cd_high, 0, 8, 1, 9, 2, 10, 3, 11),
-                                  __builtin_shufflevector(ab_high, cd_high, 4, 12, 5, 13, 6, 14, 7, 15)};
-          __builtin_memcpy(args.values + ptrdiff_t{column} * keys + ptrdiff_t{j} * 16, lines, 64);
-        });
+    const int8_t* from[4];
+    unroll<4>([&](auto i) HEED_INLINE_LAMBDA {
+      const int key = j / 16 * 16 + place(j % 16 + i);
+      from[i] = key < args.tk ? args.v + key * args.v_row : nullptr;
+    });
+    four_rows(from, args.dv, [&](int column, const Bytes16(&rows)[4], auto) HEED_INLINE_LAMBDA {
+      const auto low = [](Bytes16 x, Bytes16 y) HEED_INLINE_LAMBDA {
+        return (Pairs)__builtin_shufflevector(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      };
+      const auto high = [](Bytes16 x, Bytes16 y) HEED_INLINE_LAMBDA {
+        return (Pairs)__builtin_shufflevector(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      };
+      const Pairs ab = low(rows[0], rows[1]), cd = low(rows[2], rows[3]), ab_high = high(rows[0], rows[1]),
+                  cd_high = high(rows[2], rows[3]);
+      const Pairs lines[4] = {__builtin_shufflevector(ab, cd, 0, 8, 1, 9, 2, 10, 3, 11),
+                              __builtin_shufflevector(ab, cd, 4, 12, 5, 13, 6, 14, 7, 15),
+                              __builtin_shufflevector(ab_high, cd_high, 0, 8, 1, 9, 2, 10, 3, 11),
+                              __builtin_shufflevector(ab_high, cd_high, 4, 12, 5, 13, 6, 14, 7, 15)};
+      __builtin_memcpy(args.values + ptrdiff_t{column} * keys + ptrdiff_t{j} * 16, lines, 64);
+    });
   }
   for (int j = 0; j < keys; ++j) args.value_log[j] = is_key(args, j) ? args.v_scale[j * args.v_scale_row] : -1.0f;
   for (int j = 0; j < keys; j += W) {
