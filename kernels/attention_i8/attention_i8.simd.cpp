@@ -70,23 +70,41 @@ struct Scores {
     TileI8<rows, vectors> tile;
     tile.multiply(block.queries + (row - block.first_row) * block.queries_row, block.queries_row,
                   args.keys + key / 16 * panel + key % 16 * 4, panel, args.key_sum + key, args.d);
+    if (block.has_terms)
+      store<true>(tile, row, key);
+    else
+      store<false>(tile, row, key);
+  }
+
+ private:
+  template <bool has_terms, int rows, int vectors>
+  HEED_INLINE void store(const TileI8<rows, vectors>& tile, int row, int key) const {
     // What the stores below could change, for all that the compiler knows, is read before them.
-    const bool has_terms = block.has_terms;
     const ptrdiff_t stride = block.keys;
     float *scores = block.scores(row) + key, *tops = block.tops + (row - block.first_row) * 16;
-    F factors[rows];
+    F factors[rows], scale[vectors], addend[vectors];
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA { factors[r] = splat(block.factors[row - block.first_row + r]); });
     unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
-      const F scale = load(args.key_scale + key + v * W), addend = load(args.addend + key + v * W);
-      unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
-        F u = to_f(tile.sum[r * vectors + v]) * scale;
-        if (!has_terms) {
-          u = fma(u, factors[r], addend);
-          float* top = tops + r * 16 + (key % 16 + v * W) % 16;
-          store(top, max_fast(u, load(top)));
-        }
-        store(scores + r * stride + v * W, u);
+      scale[v] = load(block.args.key_scale + key + v * W);
+      addend[v] = load(block.args.addend + key + v * W);
+    });
+    unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
+      F u[vectors];
+      unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
+        u[v] = to_f(tile.sum[r * vectors + v]) * scale[v];
+        if constexpr (!has_terms) u[v] = fma(u[v], factors[r], addend[v]);
+        HEED_ISA::store(scores + r * stride + v * W, u[v]);
       });
+      if constexpr (!has_terms) {
+        // Vectors of the same lanes follow each other in a register: memory would make each wait for the one before.
+        constexpr int own = vectors < panel_vectors ? vectors : panel_vectors;
+        unroll<own>([&](auto lane) HEED_INLINE_LAMBDA {
+          float* at = tops + r * 16 + (key % 16 + lane * W) % 16;
+          F top = load(at);
+          unroll<vectors / own>([&](auto i) HEED_INLINE_LAMBDA { top = max_fast(u[i * own + lane], top); });
+          HEED_ISA::store(at, top);
+        });
+      }
     });
   }
 };
