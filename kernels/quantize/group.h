@@ -31,7 +31,8 @@ HEED_INLINE int32_t top_of(const float* x, int n) {
   int i = 0;
   for (; i + chains * W <= n; i += chains * W)
     unroll<chains>([&](auto c) HEED_INLINE_LAMBDA { top[c] = max(top[c], as_i(abs(load(x + i + c * W)))); });
-  for (; i < n; i += W) top[0] = max(top[0], as_i(abs(load_first(x + i, n - i))));
+  for (; i + W <= n; i += W) top[0] = max(top[0], as_i(abs(load(x + i))));
+  if (i < n) top[1] = max(top[1], as_i(abs(load_first(x + i, n - i))));
   return fold_max(max(max(top[0], top[1]), max(top[2], top[3])));
 }
 
@@ -88,33 +89,38 @@ HEED_INLINE void quantize_given(const float* x, int n, const float* given, int8_
   quantize_with(GivenQuantizer(given), x, n, q);
 }
 
-/// `groups` groups of n floats, x_step apart, as int8, q_step apart, and their scales, scale_step apart.
-HEED_INLINE void quantize_groups(const float* x, ptrdiff_t x_step, int n, int groups, int8_t* q, ptrdiff_t q_step,
-                                 float* scale, ptrdiff_t scale_step) {
-  // Divisions are slow: one for the groups of a vector.
-  for (int g = 0; g < groups; g += W) {
-    const int count = groups - g < W ? groups - g : W;
-    alignas(64) int32_t tops[W] = {}, keeps[W];
-    alignas(64) float scales[W], inverses[W];
-    for (int i = 0; i < count; ++i) tops[i] = top_of(x + (g + i) * x_step, n);
-    const Quantizers made(load(tops));
-    store(scales, made.scale);
-    store(inverses, made.inverse);
-    store(keeps, made.keep);
-    for (int i = 0; i < count; ++i) {
-      scale[(g + i) * scale_step] = scales[i];
-      quantize_with(Quantizer{splat(inverses[i]), splat(keeps[i])}, x + (g + i) * x_step, n, q + (g + i) * q_step);
-    }
-  }
-}
-
-/// Rows of n floats in `groups` groups each: kernels/quantize/quantize.h.
+/// Rows of n floats in `groups` groups each, as int8, and their scales, side by side: kernels/quantize/quantize.h.
 HEED_INLINE void quantize_rows(const float* x, ptrdiff_t x_row, int rows, int n, int groups, int8_t* q, ptrdiff_t q_row,
                                float* scale, ptrdiff_t scale_row) {
-  if (groups == 1) return quantize_groups(x, x_row, n, rows, q, q_row, scale, scale_row);
+  // Divisions are slow: one for the groups of a vector. And what is written lane by lane and read as a vector has to
+  // wait, so all of a batch is written before.
+  constexpr int batch = 4 * W;
   const int each = n / groups;
-  for (int row = 0; row < rows; ++row)
-    quantize_groups(x + row * x_row, each, each, groups, q + row * q_row, each, scale + row * scale_row, 1);
+  const auto for_each = [&](int count, int& row, int& group, auto body) HEED_INLINE_LAMBDA {
+    for (int i = 0; i < count; ++i) {
+      body(i, row, group);
+      if (++group == groups) ++row, group = 0;
+    }
+  };
+  int row = 0, group = 0, to_row = 0, to_group = 0;  // whose scale is found next, and which is quantised next
+  for (int left = rows * groups; left > 0; left -= batch) {
+    const int count = left < batch ? left : batch;
+    alignas(64) int32_t tops[batch], keeps[batch];
+    alignas(64) float scales[batch], inverses[batch];
+    for_each(count, row, group, [&](int i, int r, int g) HEED_INLINE_LAMBDA { tops[i] = top_of(x + r * x_row + g * each, each); });
+    for (int i = count; i % W != 0; ++i) tops[i] = 0;
+    for (int i = 0; i < count; i += W) {
+      const Quantizers made(load(tops + i));
+      store(scales + i, made.scale);
+      store(inverses + i, made.inverse);
+      store(keeps + i, made.keep);
+    }
+    for_each(count, to_row, to_group, [&](int i, int r, int g) HEED_INLINE_LAMBDA {
+      scale[r * scale_row + g] = scales[i];
+      quantize_with(Quantizer{splat(inverses[i]), splat(keeps[i])}, x + r * x_row + g * each, each,
+                    q + r * q_row + g * each);
+    });
+  }
 }
 
 }  // namespace
