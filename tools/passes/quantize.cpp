@@ -51,9 +51,9 @@ bool is_one_of(const Operation& operation) {
   return (std::holds_alternative<Operations>(operation) || ...);
 }
 
-/// Steps after which values of all magnitudes are of one.
+/// Steps after which values of all magnitudes are of one. A logarithm's first coefficients still drown the others.
 bool levels(Step step) {
-  return step == Step::f_log || step == Step::f_tanh || step == Step::f_sigmoid;
+  return step == Step::f_tanh || step == Step::f_sigmoid;
 }
 
 bool goes_by(const Node& layer, const std::string& glob) {
