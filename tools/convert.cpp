@@ -144,6 +144,8 @@ std::shared_ptr<const Calibration> calibrate_at_random(const Graph& graph) {
 /// The stages after the passes, up to the file.
 std::vector<std::byte> compile(Graph graph, const ConvertOptions& options, const Progress& progress, Report& report) {
   const bool is_static = options.quantization == ConvertOptions::Quantization::int8_static;
+  tell(progress, "narrow");
+  narrow(graph);  // int8 layers are made of what is left
   if (options.quantization != ConvertOptions::Quantization::none) {
     tell(progress, "quantise");
     Int8Options int8 = options.int8;
@@ -154,8 +156,7 @@ std::vector<std::byte> compile(Graph graph, const ConvertOptions& options, const
   for (const std::string& note : graph.notes)
     if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
   for (const auto& [name, value] : graph.replaced()) report.made_one[name] = value.text();
-  tell(progress, "narrow");
-  narrow(graph);
+  narrow(graph);  // what was behind the quantisation of others, too
   tell(progress, "make programs");
   make_programs(graph);
   tell(progress, "lower");

@@ -176,12 +176,17 @@ TEST_CASE("no file that is read is written, nor one called -") {
   const std::string again = (folder.path / "." / "d.npz").string();
   for (const std::vector<std::string>& arguments :
        {std::vector<std::string>{"convert", folder / "m.onnx", "-o", folder / "m.onnx"},
+        {"convert", folder / "m.onnx", "-o", folder / "n.heed", "--quantize", "int8", "--calibrate", folder / "d.npz",
+         "--report", again},
+        {"convert", folder / "m.onnx", "-o", folder / "n.heed", "--set", "window=" + again, "--report", folder / "d.npz"},
         {"run", folder / "m.heed", "--input", folder / "d.npz", "--output", again},
         {"attention", folder / "m.heed", "--input", folder / "d.npz", "-o", folder / "link.png"}}) {
     const Outcome outcome = heed(arguments);
     CHECK(outcome.code == 2);
     CHECK(has(outcome.err, "which would be lost"));
   }
+  const std::string same = folder / "same";
+  CHECK(has(heed({"convert", folder / "m.onnx", "-o", same, "--report", same}).err, "is where the model goes"));
   CHECK(load(folder / "m.onnx") == onnx);
   CHECK(load(folder / "d.npz") == data);
   CHECK(load(folder / "m.heed") == model);
@@ -995,7 +1000,8 @@ TEST_CASE("convert goes by data: smoothing, and layers in float until the error 
   CHECK(before == 0);
   CHECK(has(convert({"--quantize", "int8", "--error-budget", "0.1"}).err, "--calibrate"));
   CHECK(convert({"--calibrate", windows()}).code == 2);
-  CHECK(convert({"--quantize", "int8", "--calibrate", windows(), "--error-budget", "-1"}).code == 2);
+  for (const char* budget : {"-1", "0", "nan", "inf", "x"})
+    CHECK(convert({"--quantize", "int8", "--calibrate", windows(), "--error-budget", budget}).code == 2);
 }
 
 TEST_CASE("compare carries the state, and takes samples of several sizes") {

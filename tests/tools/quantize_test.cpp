@@ -164,8 +164,9 @@ TEST_CASE("quantize: signals and small layers stay in float, and the report says
   const ValueId spectrum = b.add(frames, {wave, b.constant({32, 1, 64})});
   const ValueId power = b.map(Step::f_mul, {spectrum, spectrum});
   const ValueId bands = b.add(Matmul{}, {power, b.constant({64, 80})});
-  b.output(b.add(Matmul{}, {b.map(Step::f_log, {bands}), b.constant({80, 20})}));  // this one is int8
-  b.output(b.add(Matmul{}, {rows, b.constant({128, 20})}));                        // this one too
+  const ValueId features = b.add(Matmul{}, {b.map(Step::f_log, {bands}), b.constant({80, 20}), b.constant({20})});
+  b.output(b.add(Matmul{}, {features, b.constant({20, 20})}));  // this one is int8
+  b.output(b.add(Matmul{}, {rows, b.constant({128, 20})}));     // this one too
   const auto layer = [&](ValueId x, int64_t inputs, int64_t hidden) {
     const Recurrent op{Cell::lstm, Direction::forward, false, hidden};
     b.output(b.graph

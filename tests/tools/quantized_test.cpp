@@ -1,5 +1,7 @@
 // Models that are quantised already, as onnxruntime's quantiser writes them: what each operator means, worked out in
 // integers here, and that int8 operators give the same on the device.
+#include <limits>
+
 #include "tests/tools/device.h"
 #include "tests/tools/onnx_builder.h"
 #include "tools/error.h"
@@ -401,6 +403,31 @@ TEST_CASE("quantised: what is refused says why") {
   half.input("x", DataType::f32, {4, 4}).initializer("s", {}, std::vector<float>{1});
   half.node("QuantizeLinear", {"x", "s"}, {"y"}, {{"output_dtype", int64_t{21}}}, "quantise").output("y");
   CHECK_THROWS_WITH_AS(import_bytes(half.bytes()), doctest::Contains("quantisation to uint4 is not supported"), Error);
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const float scale : {0.0f, -0.5f, nan}) {
+    OnnxBuilder to, from;
+    to.input("x", DataType::f32, {4, 4}).initializer("s", {}, std::vector<float>{scale});
+    to.node("QuantizeLinear", {"x", "s"}, {"y"}, {}, "quantise").output("y", DataType::u8);
+    CHECK_THROWS_WITH_AS(import_bytes(to.bytes()), doctest::Contains("where more than 0 is expected"), Error);
+    from.input("q", DataType::u8, {4, 4}).initializer("s", {}, std::vector<float>{scale});
+    from.node("DequantizeLinear", {"q", "s"}, {"y"}, {}, "dequantise").output("y");
+    if (scale == 0)
+      CHECK_NOTHROW(import_bytes(from.bytes()));
+    else
+      CHECK_THROWS_WITH_AS(import_bytes(from.bytes()), doctest::Contains("dequantise"), Error);
+  }
+  OnnxBuilder mixed;
+  mixed.input("a", DataType::u8, {4, 16}).initializer("w", {16, 8}, std::vector<int8_t>(128, 1));
+  mixed.initializer("z", {}, std::vector<int8_t>{1});
+  mixed.node("MatMulInteger", {"a", "w", "z"}, {"y"}, {}, "product").output("y", DataType::i32);
+  CHECK_THROWS_WITH_AS(import_bytes(mixed.bytes()),
+                       doctest::Contains("a zero point (operand 2) of type int8, for an operand 0 of type uint8"), Error);
+  OnnxBuilder shapes;
+  shapes.input("q", DataType::u8, {4, 4}).initializer("s", {4}, std::vector<float>{1, 1, 1, 1});
+  shapes.initializer("z", {}, std::vector<uint8_t>{1});
+  shapes.node("DequantizeLinear", {"q", "s", "z"}, {"y"}, {}, "dequantise").output("y");
+  CHECK_THROWS_WITH_AS(import_bytes(shapes.bytes()), doctest::Contains("scales of shape [4] and zero points of shape"),
+                       Error);
 }
 
 }  // namespace

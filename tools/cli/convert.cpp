@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <fstream>
 
 #include "tools/cli/accuracy.h"
@@ -201,13 +202,15 @@ RangeKind range_of(const std::string& name) {
   return name == "mse" ? RangeKind::mse : name == "percentile" ? RangeKind::percentile : RangeKind::minmax;
 }
 
-/// Keeps layers in float, those with the largest gains, until the error is within the budget.
-Converted within(double budget, const Prepared& prepared, ConvertOptions options, Reference& reference,
-                 Progress& progress) {
-  const auto error_of = [&](const Converted& converted) {
-    return reference.measure(LoadedModel("the model in int8", converted.bytes), false).relative();
-  };
-  Converted converted = finish(prepared, options);
+/// Of the worst output, relative.
+double error(Reference& reference, const Converted& converted) {
+  return reference.measure(LoadedModel("the model in int8", converted.bytes), false).relative();
+}
+
+/// Keeps layers in float, those with the largest gains first, until the error is within the budget.
+Converted within(double budget, Converted converted, const Prepared& prepared, const ConvertOptions& options,
+                 Reference& reference, Progress& progress) {
+  const auto error_of = [&](const Converted& each) { return error(reference, each); };
   double error = error_of(converted);
   const std::string all =
       fmt::format("--error-budget {}: the worst output's relative error is {:.3g} in int8", budget, error);
@@ -220,29 +223,37 @@ Converted within(double budget, const Prepared& prepared, ConvertOptions options
     }
     std::stable_sort(layers.begin(), layers.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   }
-  // As many as their squares say at first; one at a time from there.
-  size_t kept = 0;
-  for (double left = error * error; kept < layers.size() && left > budget * budget; ++kept)
-    left -= layers[kept].first * layers[kept].first;
-  const auto with = [&](size_t count) {
+  // As many as their squares say at first. Errors do not quite add up as squares, so then those that lower what is
+  // measured, one at a time; and whatever is not needed in the end goes back to int8.
+  std::vector<size_t> kept;
+  for (double left = error * error; kept.size() < layers.size() && left > budget * budget; kept.push_back(kept.size()))
+    left -= layers[kept.size()].first * layers[kept.size()].first;
+  const auto accept = [&](const std::vector<size_t>& floats, double limit) {
     ConvertOptions some = options;
-    for (size_t i = 0; i < count; ++i) some.int8.keep_float.push_back(layers[i].second);
-    progress.show(fmt::format("{} layers in float", count), 1);
-    return finish(prepared, some);
+    for (const size_t i : floats) some.int8.keep_float.push_back(layers[i].second);
+    progress.show(fmt::format("{} layers in float", floats.size()), 1);
+    Converted tried = finish(prepared, some);
+    const double found = error_of(tried);
+    if (!(found <= limit)) return false;
+    converted = std::move(tried), error = found, kept = floats;
+    return true;
   };
-  if (!layers.empty()) {
-    converted = with(kept);
-    error = error_of(converted);
-    for (; error > budget && kept < layers.size(); error = error_of(converted)) converted = with(++kept);
-    while (kept > 1) {
-      Converted fewer = with(kept - 1);
-      const double larger = error_of(fewer);
-      if (larger > budget) break;
-      converted = std::move(fewer), error = larger, --kept;
+  if (!kept.empty()) {
+    const size_t first = kept.size();
+    accept(kept, std::numeric_limits<double>::infinity());
+    for (size_t i = first; error > budget && i < layers.size(); ++i) {
+      std::vector<size_t> more = kept;
+      more.push_back(i);
+      accept(more, error);
+    }
+    for (size_t i = kept.size(); error <= budget && i-- > 0 && kept.size() > 1;) {
+      std::vector<size_t> fewer = kept;
+      fewer.erase(fewer.begin() + static_cast<ptrdiff_t>(i));
+      accept(fewer, budget);
     }
   }
   std::vector<std::string> reasons;
-  for (size_t i = 0; i < kept; ++i)
+  for (const size_t i : kept)
     reasons.push_back(fmt::format("{} (gains {:.3g})", layers[i].second, layers[i].first));
   converted.report.notes.push_back(
       reasons.empty() ? all + ", nothing is kept in float"
@@ -259,10 +270,23 @@ Converted calibrated(const ConvertCommand& command, ConvertOptions options, Prog
   const LoadedModel loaded(command.onnx.string(), finish(prepared, in_float, show).bytes);
   progress.show("calibrate", 0);
   Reference reference(loaded, {*command.calibrate}, loaded.model().state_count() > 0);
-  options.int8.calibration = reference.calibration();
-  options.int8.calibrated_on = *command.calibrate;
-  if (command.error_budget) return within(*command.error_budget, prepared, options, reference, progress);
-  return finish(prepared, options, show);
+  ConvertOptions fitted_options = options;
+  fitted_options.int8.calibration = reference.calibration();
+  fitted_options.int8.calibrated_on = *command.calibrate;
+  Converted converted = finish(prepared, options, show), fitted = finish(prepared, fitted_options, show);
+  const double before = error(reference, converted), after = error(reference, fitted);
+  const bool fits = after < before;
+  if (fits) {
+    converted = std::move(fitted);
+    options = fitted_options;
+  }
+  if (command.error_budget)
+    converted = within(*command.error_budget, std::move(converted), prepared, options, reference, progress);
+  converted.report.notes.push_back(
+      fmt::format("--calibrate: the worst output's relative error is {:.3g} fitted to the data and {:.3g} without, "
+                  "so the layers are {}fitted",
+                  after, before, fits ? "" : "not "));
+  return converted;
 }
 
 }  // namespace
@@ -271,15 +295,25 @@ void convert(const ConvertCommand& command) {
   std::filesystem::path output = command.onnx;
   output.replace_extension(".heed");
   if (command.output) output = *command.output;
-  check_output("-o", output, {command.onnx});
-  if (command.report) check_output("--report", *command.report, {command.onnx, output});
-  if (command.calibrate) check_output("-o", output, {*command.calibrate});
+  std::vector<std::filesystem::path> read{command.onnx};
+  if (command.calibrate) read.push_back(*command.calibrate);
+  for (const std::string& set : command.sets)
+    if (const size_t equals = set.find('='); equals != set.npos) read.push_back(set.substr(equals + 1));
+  check_output("-o", output, read);
+  if (command.report) {
+    check_output("--report", *command.report, read);
+    if (command.report->lexically_normal() == output.lexically_normal())
+      throw Error(Fault::command_line, fmt::format("--report {}: is where the model goes", command.report->string()));
+  }
   const std::pair<const char*, bool> for_int8[] = {{"--keep-float", !command.keep_float.empty()},
                                                    {"--calibrate", command.calibrate.has_value()},
                                                    {"--error-budget", command.error_budget.has_value()}};
   for (const auto& [option, given] : for_int8)
     if (given && command.quantize == "none")
       throw Error(Fault::command_line, fmt::format("{}: everything is in float without --quantize int8", option));
+  if (command.error_budget && !(*command.error_budget > 0 && *command.error_budget < 1))
+    throw Error(Fault::command_line,
+                fmt::format("--error-budget {}: is not a share of the output between 0 and 1", *command.error_budget));
   if (command.error_budget && !command.calibrate)
     throw Error(Fault::command_line, "--error-budget: the error is that on data: give them with --calibrate data.npz");
 

@@ -127,7 +127,6 @@ int main(int argc, char** argv) {
   verb->add_option("--error-budget", convert_command.error_budget,
                    "keep layers in float, fewest first, until the worst output's relative error on the data of "
                    "--calibrate is within it")
-      ->check(CLI::PositiveNumber)
       ->type_name("X");
   const auto text = [&](const char* option, std::string& value) {
     verb->add_option(option, value, "a later version's")->group("");

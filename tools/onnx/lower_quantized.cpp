@@ -36,6 +36,15 @@ bool is_one(Lowering& l, ValueId x) {
   return count(l.dims(x)).is_constant(1);
 }
 
+/// A scale that is known is positive, or 0 where it only multiplies: of a channel without weights.
+void check_scale(Lowering& l, ValueId scale, bool divides) {
+  const auto& known = l.graph.value(scale).constant;
+  if (!known || known->type != Type::f32) return;
+  for (const float each : known->floats())
+    if (!(each > 0 || (each == 0 && !divides)))
+      refuse("a scale of {}, where {} is expected", each, divides ? "more than 0" : "0 or more");
+}
+
 }  // namespace
 
 ValueId along(Lowering& l, ValueId parameter, ValueId x, int axis, int64_t block) {
@@ -60,13 +69,21 @@ ValueId zero_point(Lowering& l, size_t i) {
   const ValueId zero = l.optional(i).id;
   return zero == no_value ? l.integer_constant(0) : zero;
 }
+ValueId zero_point(Lowering& l, size_t i, size_t of) {
+  if (l.has(i) && l.operand(i).type != l.operand(of).type)
+    refuse("a zero point (operand {}) of type {}, for an operand {} of type {}", i, onnx::name(l.operand(i).type), of,
+           onnx::name(l.operand(of).type));
+  return zero_point(l, i);
+}
 
 ValueId quantize(Lowering& l, ValueId x, ValueId scale, ValueId zero, DataType type) {
   const Range range = range_of(type);
+  check_scale(l, scale, true);
   return l.add(QuantizeLinear{range.lowest, range.highest}, {x, scale, zero});
 }
 
 ValueId dequantize(Lowering& l, ValueId q, ValueId scale, ValueId zero, DataType type) {
+  check_scale(l, scale, false);
   const NodeId producer = l.graph.value(q).producer;
   if (producer >= 0 && is_one(l, scale) && is_one(l, zero)) {
     const Node node = l.graph.node(producer);
@@ -87,7 +104,7 @@ ValueId dequantize(Lowering& l, ValueId q, ValueId scale, ValueId zero, DataType
 
 ValueId dequantize(Lowering& l, size_t i) {
   const Operand q = l.operand(i);
-  return dequantize(l, q.id, along(l, l.value(i + 1), q.id, 0), along(l, zero_point(l, i + 2), q.id, 0), q.type);
+  return dequantize(l, q.id, along(l, l.value(i + 1), q.id, 0), along(l, zero_point(l, i + 2, i), q.id, 0), q.type);
 }
 
 ValueId centred(Lowering& l, ValueId q, ValueId zero) {
@@ -106,6 +123,8 @@ Along parameters(Lowering& l, ValueId x) {
   const ValueId scale = l.value(1), zero = zero_point(l, 2);
   const int rank = l.rank(x);
   const bool one = is_one(l, scale) && l.rank(scale) < 2;
+  if (l.has(2) && l.dims(scale) != l.dims(zero) && !(is_one(l, scale) && is_one(l, zero)))
+    refuse("scales of shape {} and zero points of shape {}", text(l.dims(scale)), text(l.dims(zero)));
   const int64_t given = l.integer("axis", 1), block = l.integer("block_size", 0);
   const int axis = one ? 0 : Lowering::axis(given, rank);
   return {along(l, scale, x, axis, block), l.has(2) ? along(l, zero, x, axis, block) : zero};
@@ -125,6 +144,7 @@ void quantize_linear(Lowering& l) {
 void dequantize_linear(Lowering& l) {
   const Operand q = l.operand(0);
   if (l.type(q.id) != Type::i32) refuse("an operand of type {}", onnx::name(q.type));
+  (void)zero_point(l, 2, 0);
   const auto [scale, zero] = parameters(l, q.id);
   auto type = static_cast<DataType>(l.integer("output_dtype", 0));
   if (type == DataType::undefined) type = l.operand(1).type;
@@ -158,8 +178,8 @@ ValueId by_column(Lowering& l, ValueId parameter) {
 
 /// a at operand `i`, b at operand `k`, their zero points at `i_zero` and `k_zero`.
 ValueId integer_product(Lowering& l, size_t i, size_t k, size_t i_zero, size_t k_zero) {
-  return matrix_product(l, centred(l, l.value(i), by_row(l, zero_point(l, i_zero))),
-                        centred(l, l.value(k), by_column(l, zero_point(l, k_zero))));
+  return matrix_product(l, centred(l, l.value(i), by_row(l, zero_point(l, i_zero, i))),
+                        centred(l, l.value(k), by_column(l, zero_point(l, k_zero, k))));
 }
 
 void matmul_integer(Lowering& l) {
@@ -185,7 +205,7 @@ void qlinear_matmul(Lowering& l) {
 
 void qgemm(Lowering& l) {
   const auto side = [&](size_t i, const char* turned) {
-    const ValueId x = centred(l, l.value(i), by_column(l, zero_point(l, i + 2)));
+    const ValueId x = centred(l, l.value(i), by_column(l, zero_point(l, i + 2, i)));
     if (l.rank(x) != 2) refuse("an operand of rank {}, where matrices are expected", l.rank(x));
     return l.integer(turned, 0) != 0 ? l.swap_last(x) : x;
   };

@@ -8,8 +8,9 @@ namespace heed::tools {
 /// repeats each of its elements `block` times along it.
 ValueId along(Lowering& l, ValueId parameter, ValueId x, int axis, int64_t block = 0);
 
-/// Operand i, or zero.
+/// Operand i, or zero; of the type of operand `of`.
 ValueId zero_point(Lowering& l, size_t i);
+ValueId zero_point(Lowering& l, size_t i, size_t of);
 
 /// round(x / scale) + zero, saturated to the type.
 ValueId quantize(Lowering& l, ValueId x, ValueId scale, ValueId zero, onnx::DataType type);
