@@ -120,7 +120,7 @@ Reference::Reference(const LoadedModel& in_float, const std::vector<std::string>
   for (size_t sample = 0; sample < samples(); ++sample) {
     if (!sequence) session.reset();
     data_.feed(sample, session);
-    check(session.run(), in_float.path());
+    check(session.run(), data_.at(in_float.path(), sample));
     auto& outputs = outputs_.emplace_back();
     for (uint32_t i = 0; i < in_float.model().output_count(); ++i) outputs.push_back(elements(session.output(i)));
   }

@@ -80,7 +80,7 @@ std::vector<Range> ranges_of(const std::vector<std::byte>& file, size_t count,
     for (size_t sample = 0; sample < data.samples(); ++sample) {
       session.reset();
       data.feed(sample, session);
-      check(session.run(), data.sample_name(sample));
+      check(session.run(), data.at("--calibrate " + arguments.front(), sample));
       for (size_t i = 0; i < count; ++i) {
         const Tensor values = session.output(first + static_cast<uint32_t>(i));
         for (int64_t k = 0; k < element_count(*values.shape); ++k) take(found[i], values.as<float>()[k]);
@@ -90,6 +90,7 @@ std::vector<Range> ranges_of(const std::vector<std::byte>& file, size_t count,
     }
   };
   visit("ranges", [](Histogram& histogram, float x) { histogram.widen(x); });
+  data.note_not_finite();
   if (kind != RangeKind::minmax) visit("distributions", [](Histogram& histogram, float x) { histogram.count(x); });
   std::vector<Range> ranges;
   for (const Histogram& each : found)

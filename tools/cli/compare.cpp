@@ -57,7 +57,17 @@ Comparison compared(const CompareCommand& command) {
   const auto show = [&](const std::string& stage, double share) { progress.show(stage, share); };
   ConvertOptions options = made_with(model), in_float = options;
   in_float.quantization = ConvertOptions::Quantization::none;
-  const Prepared prepared = prepare(command.onnx, options, show);
+  const Prepared prepared = [&] {
+    try {
+      return prepare(command.onnx, options, show);
+    } catch (const Error& error) {
+      if (error.fault() != Fault::command_line) throw;
+      std::vector<std::string> problems{
+          fmt::format("{}: was not made of {}, which does not take its options:", loaded.path(), command.onnx.string())};
+      problems.insert(problems.end(), error.problems().begin(), error.problems().end());
+      throw Error(Fault::command_line, problems);
+    }
+  }();
   const LoadedModel expected(command.onnx.string(), finish(prepared, in_float, show).bytes);
   progress.show("the float model on the data", 0);
   Reference reference(expected, command.inputs, command.sequence);
@@ -92,6 +102,15 @@ std::string percent(double share) {
   return fmt::format("{:.3g} %", 100 * share);
 }
 
+/// Some exporters' names list all that was fused: a line's worth of them.
+std::string brief(const std::string& name) {
+  constexpr size_t most = 72, side = 34;
+  if (name.size() <= most) return name;
+  const std::string first = name.substr(0, name.find(';'));
+  if (first.size() < name.size() && first.size() + 2 <= most) return first + "; ...";
+  return name.substr(0, side) + "..." + name.substr(name.size() - side);
+}
+
 void print_table(const Comparison& comparison) {
   fmt::print("{} against {} in float, {} sample{}\n\n", bold(printable(comparison.model)), printable(comparison.onnx),
              comparison.samples, comparison.samples == 1 ? "" : "s");
@@ -103,7 +122,7 @@ void print_table(const Comparison& comparison) {
   fmt::print("\n");
   Table layers({"layer", "operator", ">SNR dB", ">cosine", ">largest", ">error", ">gain"});
   for (const auto& [name, type, index, difference, int8, gain] : comparison.layers)
-    layers.add({name, type, snr_text(difference), fmt::format("{:.6f}", difference.cosine()),
+    layers.add({brief(name), type, snr_text(difference), fmt::format("{:.6f}", difference.cosine()),
                 fmt::format("{:.3g}", difference.largest), percent(difference.relative()), gain ? percent(*gain) : ""});
   layers.print();
   fmt::print(

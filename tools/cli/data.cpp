@@ -266,6 +266,11 @@ std::string Data::sample_name(size_t sample) const {
   return form_ == Form::single ? "" : fmt::format("sample {}", sample);
 }
 
+std::string Data::at(const std::string& path, size_t sample) const {
+  const std::string name = sample_name(sample);
+  return name.empty() ? path : path + ": " + name;
+}
+
 /// All arrays, by key.
 void Data::read(const std::vector<std::string>& arguments) {
   for (const std::string& argument : arguments) {

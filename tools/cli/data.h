@@ -47,6 +47,8 @@ class Data {
   void note_not_finite() const;
   /// "sample 3 of data", empty where there is but one.
   std::string sample_name(size_t sample) const;
+  /// With the name of what a sample was given to in front, for errors.
+  std::string at(const std::string& path, size_t sample) const;
 
  private:
   friend class Results;

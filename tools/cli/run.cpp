@@ -54,7 +54,7 @@ void run(const RunCommand& command) {
       if (!command.sequence) session.reset();
       data.feed(sample, session);
       check(session.run(),
-            data.sample_name(sample).empty() ? loaded.path() : loaded.path() + ": " + data.sample_name(sample));
+            data.at(loaded.path(), sample));
       results.take(sample, session);
       progress.show(fmt::format("sample {} of {}", sample + 1, data.samples()),
                     static_cast<double>(sample + 1) / static_cast<double>(data.samples()));
