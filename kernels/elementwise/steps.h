@@ -17,7 +17,7 @@ HEED_INLINE F remainder(F a, F b) {
   for (int round = 0; round < 2; ++round) r = fma(neg(floor(div(r, divisor))), divisor, r);
   r = select(less(r, zero()), r + divisor, r);  // the quotient had been rounded up
   r = copy_sign(abs(r), a);
-  return select(both(equal(divisor, infinity), less(abs(a), infinity)), a, r);
+  return select(both(equal(divisor, infinity), less(abs(a), infinity)), flush(a), r);
 }
 
 /// The quotient toward zero of two integers, found in double, which holds it exactly; 0 where b is 0, and it wraps.
