@@ -78,11 +78,11 @@ struct Invocation {
     return thread == 0 ? scratch : thread_scratch + (thread - 1) * thread_scratch_bytes;
   }
 
-  /// Calls body(index, scratch) for every index in [0, count). Tasks split outputs, never a sum, so results do not
-  /// depend on the number of threads.
+  /// Calls body(index, scratch) for every index in [0, count), one after the other unless `split`. Tasks split outputs,
+  /// never a sum, so results do not depend on the number of threads.
   template <class Body>
-  void for_each(uint32_t count, Body&& body) const {
-    if (count <= 1 || parallel == nullptr || parallel->call == nullptr || parallel->threads <= 1) {
+  void for_each(uint32_t count, Body&& body, bool split = true) const {
+    if (!split || count <= 1 || parallel == nullptr || parallel->call == nullptr || parallel->threads <= 1) {
       for (uint32_t index = 0; index < count; ++index) body(index, scratch);
       return;
     }

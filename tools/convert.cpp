@@ -112,7 +112,38 @@ std::map<ValueId, Range> ranges_of(Graph graph, const ConvertOptions& options) {
   return ranges;
 }
 
-std::vector<std::byte> compile(Graph graph, const ConvertOptions& options, const Progress& progress, Report& report);
+/// The stages after the passes, up to the file.
+std::vector<std::byte> compile(Graph graph, const ConvertOptions& options, const Progress& progress, Report& report) {
+  tell(progress, "narrow");
+  narrow(graph);  // int8 layers are made of what is left
+  if (options.quantization != ConvertOptions::Quantization::none) {
+    tell(progress, "quantise");
+    const bool is_static = options.quantization == ConvertOptions::Quantization::int8_static;
+    quantize(graph, report, options.int8, is_static ? ranges_of(graph, options) : std::map<ValueId, Range>());
+  }
+  expand_quantized(graph);
+  for (const std::string& note : graph.notes)
+    if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
+  for (const auto& [name, value] : graph.replaced()) report.made_one[name] = value.text();
+  tell(progress, "make programs");
+  make_programs(graph);
+  tell(progress, "lower");
+  const Lowered lowered = lower(std::move(graph));  // unmaps the model
+  for (const Lowered::State& state : lowered.states)
+    if (state.copied) report.copied.push_back(state.name);
+  for (const std::string& name : report.copied)
+    report.notes.push_back(fmt::format("state '{}' is copied at the end of a run", name));
+  const auto operators = computed_by(lowered);
+  for (Report::Fused& fused : report.fused)
+    if (const auto found = operators.find(fused.node); found != operators.end()) fused.operator_index = found->second;
+  for (const LoweredOperator& op : lowered.operators) report.operators.push_back(op.absorbed);
+  tell(progress, "plan memory");
+  const Plan memory = plan(lowered);
+  tell(progress, "write");
+  std::map<std::string, int> fusions;
+  for (const Report::Fused& fused : report.fused) ++fusions[fused.concept_name];
+  return write(lowered, memory, fusions, record(options));
+}
 
 /// Of runs on random inputs, at sizes that take little time where the constraints allow it.
 std::shared_ptr<const Calibration> calibrate_at_random(const Graph& graph) {
@@ -141,42 +172,6 @@ std::shared_ptr<const Calibration> calibrate_at_random(const Graph& graph) {
   return std::make_shared<const Calibration>(std::move(calibrator.seen));
 }
 
-/// The stages after the passes, up to the file.
-std::vector<std::byte> compile(Graph graph, const ConvertOptions& options, const Progress& progress, Report& report) {
-  const bool is_static = options.quantization == ConvertOptions::Quantization::int8_static;
-  tell(progress, "narrow");
-  narrow(graph);  // int8 layers are made of what is left
-  if (options.quantization != ConvertOptions::Quantization::none) {
-    tell(progress, "quantise");
-    Int8Options int8 = options.int8;
-    if (!is_static && !int8.calibration && smooths(graph)) int8.calibration = calibrate_at_random(graph);
-    quantize(graph, report, int8, is_static ? ranges_of(graph, options) : std::map<ValueId, Range>());
-  }
-  expand_quantized(graph);
-  for (const std::string& note : graph.notes)
-    if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end()) report.notes.push_back(note);
-  for (const auto& [name, value] : graph.replaced()) report.made_one[name] = value.text();
-  narrow(graph);  // what was behind the quantisation of others, too
-  tell(progress, "make programs");
-  make_programs(graph);
-  tell(progress, "lower");
-  const Lowered lowered = lower(std::move(graph));  // unmaps the model
-  for (const Lowered::State& state : lowered.states)
-    if (state.copied) report.copied.push_back(state.name);
-  for (const std::string& name : report.copied)
-    report.notes.push_back(fmt::format("state '{}' is copied at the end of a run", name));
-  const auto operators = computed_by(lowered);
-  for (Report::Fused& fused : report.fused)
-    if (const auto found = operators.find(fused.node); found != operators.end()) fused.operator_index = found->second;
-  for (const LoweredOperator& op : lowered.operators) report.operators.push_back(op.absorbed);
-  tell(progress, "plan memory");
-  const Plan memory = plan(lowered);
-  tell(progress, "write");
-  std::map<std::string, int> fusions;
-  for (const Report::Fused& fused : report.fused) ++fusions[fused.concept_name];
-  return write(lowered, memory, fusions, record(options));
-}
-
 }  // namespace
 
 Prepared prepare(const std::filesystem::path& path, const ConvertOptions& options, const Progress& progress) {
@@ -191,6 +186,11 @@ Prepared prepare(const std::filesystem::path& path, const ConvertOptions& option
   settle_quantized(result.graph, options.relax, result.report);
   optimise(result.graph, result.report, progress);
   fuse_quantized(result.graph, result.report);
+  if (options.quantization == ConvertOptions::Quantization::int8 && options.int8.calibrated_on.empty() &&
+      smooths(result.graph)) {
+    tell(progress, "run at random");
+    result.at_random = calibrate_at_random(result.graph);
+  }
   return result;
 }
 
@@ -198,7 +198,9 @@ Prepared prepare(const std::filesystem::path& path, const ConvertOptions& option
 Converted finish(Prepared model, const ConvertOptions& options, const Progress& progress) {
   Converted result;
   result.report = std::move(model.report);
-  result.bytes = compile(std::move(model.graph), options, progress, result.report);
+  ConvertOptions fitted = options;
+  if (!fitted.int8.calibration) fitted.int8.calibration = std::move(model.at_random);
+  result.bytes = compile(std::move(model.graph), fitted, progress, result.report);
   tell(progress, "verify");
   load(result.bytes, result.report);
   return result;

@@ -105,6 +105,7 @@ Converted convert(const std::filesystem::path& onnx, const ConvertOptions& optio
 struct Prepared {
   Graph graph;
   Report report;
+  std::shared_ptr<const Calibration> at_random = {};  // where int8 layers may be smoothed and no data is given
 };
 Prepared prepare(const std::filesystem::path& onnx, const ConvertOptions& options,
                  const std::function<void(const std::string& stage, double share)>& progress = {});

@@ -154,11 +154,7 @@ void run_attention(const Invocation& call, void (*kernel)(const Args&), Place pl
     for (int32_t h = head; h < head + heads_each; ++h) run_head(b, h, first, last, h > head, scratch);
   };
   const uint32_t tasks = static_cast<uint32_t>(batches) * head_parts * row_parts;
-  if (split) {
-    call.for_each(tasks, task);
-  } else {
-    for (uint32_t index = 0; index < tasks; ++index) task(index, call.scratch);
-  }
+  call.for_each(tasks, task, split);
 }
 
 }  // namespace

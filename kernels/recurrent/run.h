@@ -148,11 +148,7 @@ void run_layer(const Invocation& call, int h_input, void (*kernel)(const Args&),
     kernel(args);
   };
   const uint32_t tasks = static_cast<uint32_t>(directions * parts);
-  if (split) {
-    call.for_each(tasks, task);
-  } else {
-    for (uint32_t index = 0; index < tasks; ++index) task(index, call.scratch);
-  }
+  call.for_each(tasks, task, split);
 }
 
 }  // namespace

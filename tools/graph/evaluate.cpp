@@ -119,6 +119,16 @@ double sigmoid(double x) {
 double gelu(double x) {
   return x * (1 + std::erf(x * M_SQRT1_2)) / 2;
 }
+/// The polynomial that defines it: kernels/math.h.
+double gelu_i8(double x) {
+  constexpr std::array coefficients{-9.44968992e-10, 8.22401276e-08,  -3.11232088e-06, 6.78972865e-05,
+                                    -0.000958072138, 0.00932710152, -0.0655807257,   0.398497581};
+  if (std::isnan(x)) return x;
+  const double low = std::max(x, -4.16), c = std::min(low, 4.16);
+  double p = 0;
+  for (const double coefficient : coefficients) p = p * c * c + coefficient;
+  return low * (c * p + 0.5);
+}
 double gelu_tanh(double x) {
   return x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) / 2;
 }
@@ -975,8 +985,9 @@ class Evaluation {
       case Activation::relu:
         return largest(value, 0);
       case Activation::gelu:
-      case Activation::gelu_i8:
         return gelu(value);
+      case Activation::gelu_i8:
+        return gelu_i8(value);
       case Activation::gelu_tanh:
         return gelu_tanh(value);
       case Activation::silu:

@@ -5,6 +5,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -433,6 +434,7 @@ class Quantization {
     graph_.replace(x, made[0]);
     graph_.replace(quantize.outputs[0], made[1]);
     graph_.replace(quantize.outputs[1], made[2]);
+    graph_.drop(std::array{id});
     if (product != nullptr && product->activation == Activation::gelu && graph_.readers(made[0]).empty())
       std::get<MatmulI8>(graph_.node(into).operation).activation = Activation::gelu_i8;
   }
