@@ -76,11 +76,13 @@ class Check {
     return equal(shape->strides[shape->rank - 1], 1, i, "the last axis has gaps");
   }
 
-  /// Operand `q` and the scales behind it, both or neither, are the rows of `x` as int8 (kernels/quantize/quantize.h).
+  /// Operand `q` and the scales behind it, both or neither, are the rows of `x` as int8 (kernels/quantize/quantize.h);
+  /// behind them their zero points may be.
   bool quantized(int q, const Shape& x) {
-    const Shape* scale = at(q + 1);
+    const Shape *scale = at(q + 1), *zero = at(q + 2);
     const bool given = at(q) != nullptr;
     if (!equal(scale != nullptr, given, q + 1, "q and q_scale are not given together")) return false;
+    if (zero != nullptr && !holds(given, "a zero point of no q", q + 2, 1, 0)) return false;
     if (!given) return true;
     if (!operand(q, x.rank, Type::i8) || !dims_of(q, x) || !operand(q + 1, x.rank)) return false;
     const int last = x.rank - 1;
@@ -88,6 +90,8 @@ class Check {
     for (int axis = 0; axis < last; ++axis) dim(q + 1, axis, x.dims[axis], "q and q_scale differ in a leading axis");
     holds(groups > 0 && x.dims[last] % groups == 0, "the columns are no multiple of the groups", q + 1, x.dims[last],
           groups);
+    if (zero != nullptr && (!operand(q + 2, x.rank, Type::i32) || !dims_of(q + 2, *scale) || !last_stride(q + 2)))
+      return false;
     return last_stride(q) && last_stride(q + 1);
   }
 

@@ -79,6 +79,7 @@ HEED_INLINE I sub(I a, I b) { return static_cast<I>(static_cast<uint32_t>(a) - s
 HEED_INLINE I mul(I a, I b) { return static_cast<I>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b)); }
 HEED_INLINE I min(I a, I b) { return a < b ? a : b; }
 HEED_INLINE I max(I a, I b) { return a < b ? b : a; }
+HEED_INLINE I max_unsigned(I a, I b) { return static_cast<uint32_t>(a) < static_cast<uint32_t>(b) ? b : a; }
 HEED_INLINE I fold_max(I a) { return a; }
 HEED_INLINE F first_lane(F a) { return a; }
 HEED_INLINE I shl(I a, I n) { return static_cast<I>(static_cast<uint32_t>(a) << (n & 31)); }

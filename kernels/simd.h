@@ -119,6 +119,7 @@ HEED_INLINE M sign_of(I a) { return {_mm512_movepi32_mask(a.v)}; }
 HEED_INLINE F to_f(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 HEED_INLINE I min(I a, I b) { return {_mm512_min_epi32(a.v, b.v)}; }
 HEED_INLINE I max(I a, I b) { return {_mm512_max_epi32(a.v, b.v)}; }
+HEED_INLINE I max_unsigned(I a, I b) { return {_mm512_max_epu32(a.v, b.v)}; }
 template <int n> HEED_INLINE I shl(I a) { return {_mm512_slli_epi32(a.v, n)}; }
 template <int n> HEED_INLINE I shr(I a) { return {_mm512_srai_epi32(a.v, n)}; }
 template <int n> HEED_INLINE I shr_logical(I a) { return {_mm512_srli_epi32(a.v, n)}; }
@@ -182,6 +183,7 @@ HEED_INLINE M sign_of(I a) { return {_mm256_castsi256_ps(_mm256_srai_epi32(a.v, 
 HEED_INLINE F to_f(I a) { return {_mm256_cvtepi32_ps(a.v)}; }
 HEED_INLINE I min(I a, I b) { return {_mm256_min_epi32(a.v, b.v)}; }
 HEED_INLINE I max(I a, I b) { return {_mm256_max_epi32(a.v, b.v)}; }
+HEED_INLINE I max_unsigned(I a, I b) { return {_mm256_max_epu32(a.v, b.v)}; }
 template <int n> HEED_INLINE I shl(I a) { return {_mm256_slli_epi32(a.v, n)}; }
 template <int n> HEED_INLINE I shr(I a) { return {_mm256_srai_epi32(a.v, n)}; }
 template <int n> HEED_INLINE I shr_logical(I a) { return {_mm256_srli_epi32(a.v, n)}; }
@@ -237,6 +239,7 @@ HEED_INLINE M sign_of(I a) { return {vreinterpretq_u32_s32(vshrq_n_s32(a.v, 31))
 HEED_INLINE F to_f(I a) { return {vcvtq_f32_s32(a.v)}; }
 HEED_INLINE I min(I a, I b) { return {vminq_s32(a.v, b.v)}; }
 HEED_INLINE I max(I a, I b) { return {vmaxq_s32(a.v, b.v)}; }
+HEED_INLINE I max_unsigned(I a, I b) { return {vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a.v), vreinterpretq_u32_s32(b.v)))}; }
 template <int n> HEED_INLINE I shl(I a) { return {vshlq_n_s32(a.v, n)}; }
 template <int n> HEED_INLINE I shr(I a) { return {vshrq_n_s32(a.v, n)}; }
 template <int n> HEED_INLINE I shr_logical(I a) { return {vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v), n))}; }

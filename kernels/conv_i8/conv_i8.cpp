@@ -48,7 +48,7 @@ Violation check(const Contract& contract) {
       !check.holds(outputs % groups == 0, "the groups do not divide y's channels", output_operand, outputs, groups))
     return check.violation();
   const int64_t k = terms_of(window, channels, groups), panels = groups * ((int64_t{outputs} / groups + 15) / 16);
-  check.in_range(k, 0, most_terms_i8(), w_input, "sums of so many terms do not fit int32");
+  check.in_range(k, 0, most_terms_i8(255, 127), w_input, "sums of so many terms do not fit int32");
   check.dim(w_input, 0, panels, "w has not the panels for y's channels");
   check.dim(w_input, 1, (k + 3) / 4, "w has not the window's taps and channels");
   check.dim(w_input, 2, 16, "a panel of w is not 16 wide");
@@ -69,12 +69,13 @@ Violation check(const Contract& contract) {
 
 /// The parts of the scratch, in bytes from its begin.
 struct Parts {
-  Size rows, scale, total;
+  Size rows, scale, zero, total;
 };
 Parts parts_of(const ConvI8Params& params, int32_t channels) {
   const Size row = (terms_of(params.window, channels, params.groups) + 15) / 16 * 16, block = params.block_rows;
-  const Size rows = Size(sizeof(int16_t)) * block * row, scale = rows + block * row;
-  return {rows, scale, scale + Size(sizeof(float)) * block};
+  const Size rows = Size(sizeof(int16_t)) * block * row, scale = rows + block * row,
+             zero = scale + Size(sizeof(float)) * block;
+  return {rows, scale, zero, zero + Size(sizeof(int32_t)) * block};
 }
 
 uint64_t scratch(const Contract& contract) {
@@ -111,6 +112,7 @@ void run(const Invocation& call) {
                   args.converted = reinterpret_cast<int16_t*>(scratch);
                   args.rows = reinterpret_cast<int8_t*>(scratch + at.rows.value);
                   args.scale = reinterpret_cast<float*>(scratch + at.scale.value);
+                  args.zero = reinterpret_cast<int32_t*>(scratch + at.zero.value);
                   kernel(args);
                 });
 }

@@ -1,11 +1,10 @@
 #pragma once
 /// The convolution of kernels/conv/conv.h in int8. The window of each output position (of each group) is one row: the
-/// taps, row-major, and the channels of each, outside of the image zeros. It becomes int8 with one scale as `quantize`
-/// makes it (kernels/quantize/quantize.h), so no scale depends on more than the window; then
+/// taps, row-major, and the channels of each, outside of the image zeros. It becomes int8 with one scale and zero point
+/// as `quantize` makes it (kernels/quantize/quantize.h), so neither depends on more than the window; then
 ///
-///   y[n, o, m] = activation(fma(float(sum over k, c of x8[n, o, k, c] * w[k, c, m]), x_scale[n, o] * w_scale[m],
-///   bias[m])
-///                           + residual[n, o, m])
+///   y[n, o, m] = activation(fma(float(sum over k, c of (x8[n, o, k, c] - x_zero[n, o]) * w[k, c, m]),
+///                               x_scale[n, o] * w_scale[m], bias[m]) + residual[n, o, m])
 ///
 /// The sum is exact in int32. Depthwise convolutions stay in float.
 ///
@@ -14,7 +13,8 @@
 ///         i32 [panels, 16], the sum over k; 4 bias f32 [M] optional; 5 residual f32, shape of y, optional, last stride
 ///         1
 /// outputs: 0 y f32 [N, D', H', W', M], last stride 1
-/// scratch: of `block_rows` positions: windows as int16 and as int8, each [K to 16], and their scales f32
+/// scratch: of `block_rows` positions: windows as int16 and as int8, each [K to 16], their scales f32 and zero points
+/// i32
 /// in place: the residual and y.
 #include "kernels/activation.h"
 #include "kernels/operator.h"
@@ -46,6 +46,7 @@ struct ConvI8Args {
   int16_t* converted;
   int8_t* rows;
   float* scale;
+  int32_t* zero;
 };
 
 HEED_DECLARE_I8_VARIANTS(conv_i8, ConvI8Args)

@@ -20,25 +20,27 @@ class Windows {
                              window_.before[2] * args.line.steps[2]);
   }
 
-  /// q [k] of one group of a position's window; the scale.
-  HEED_INLINE float quantize(int32_t group, int32_t position, int8_t* q, int32_t k) const {
+  /// q [k] of one group of a position's window.
+  HEED_INLINE void quantize(int32_t group, int32_t position, int32_t k, int8_t* q, float* scale, int32_t* zero) const {
     const int64_t first = int64_t{position} * window_.strides[2] - window_.before[2], size = args_.line.size[2];
     TapRange taps{0, window_.kernel[2]};
     if (first < 0 || first + reach(window_, 2) > size) taps = taps_inside(window_, 2, first, size);
     const float* x = origin_ + (int64_t{position} * window_.strides[2] * args_.line.steps[2] + group * inputs_);
-    int32_t top = 0, inside = 0;
+    Extents extents;
+    int32_t inside = 0;
     for_each_run(x, taps, [&](const float* from, int32_t n, int32_t) HEED_INLINE_LAMBDA {
-      const int32_t own = top_of(from, n);
-      top = top < own ? own : top;
+      extents.take(from, n);
       inside += n;
     });
-    const Quantizers made(splat(top));
-    const Quantizer quantizer{made.inverse, made.keep};
-    if (inside < k) __builtin_memset(q, 0, static_cast<size_t>(k));
+    const auto [high, low] = extents.fold();
+    const Quantizers made = Quantizers::asymmetric(splat(high), splat(low));
+    const Quantizer quantizer(made.inverse, made.zero, made.keep);
+    *scale = first_lane(made.scale);
+    *zero = first_lane(made.zero);
+    if (inside < k) __builtin_memset(q, *zero, static_cast<size_t>(k));
     for_each_run(x, taps, [&](const float* from, int32_t n, int32_t at) HEED_INLINE_LAMBDA {
       quantize_with(quantizer, from, n, q + at);
     });
-    return first_lane(made.scale);
   }
 
  private:
@@ -76,6 +78,8 @@ void convolve(const ConvI8Args& args) {
     product.a_scale = args.scale;
     product.a_row = row;
     product.a_scale_row = 1;
+    product.a_zero = args.zero;
+    product.a_zero_row = 1;
     product.n = outputs;
     product.k = k;
     product.block_rows = args.params.block_rows;
@@ -85,7 +89,7 @@ void convolve(const ConvI8Args& args) {
     product.converted = args.converted;
     for (int32_t group = 0; group < args.params.groups; ++group) {
       for (int32_t i = 0; i < product.rows; ++i)
-        args.scale[i] = windows.quantize(group, first + i, args.rows + i * row, k);
+        windows.quantize(group, first + i, k, args.rows + i * row, args.scale + i, args.zero + i);
       product.b = args.w + group * panels * panel;
       product.b_scale = args.w_scale + group * panels * 16;
       product.b_sum = args.w_sum + group * panels * 16;

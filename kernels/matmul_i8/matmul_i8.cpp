@@ -26,11 +26,12 @@ void matmul_i8(const MatmulI8Args& args) {
       if (args.residual != nullptr) z += args.residual[m * args.residual_row + n];
       y[n] = apply(args.activation, z);
     }
-    if (args.q == nullptr) continue;
+    if (args.to.q == nullptr) continue;
+    const RowsI8 to = args.to.from(m);
     if (args.given != nullptr)
-      quantize_given(y, args.n, args.given, args.q + m * args.q_row);
+      quantize_given(y, args.n, args.given, to.q);
     else
-      quantize_rows(y, 0, 1, args.n, args.groups, args.q + m * args.q_row, 0, args.q_scale + m * args.q_scale_row, 0);
+      quantize_rows(y, 0, 1, args.n, to);
   }
 }
 
@@ -55,12 +56,12 @@ enum Input {
   given_input,
   input_count
 };
-enum Output { y_output, q_output, q_scale_output, output_count };
+enum Output { y_output, q_output, q_scale_output, q_zero_output, output_count };
 
 Violation check(const Contract& contract) {
   const MatmulI8Params& params = params_of(contract.params);
   constexpr int y_operand = output_operand + y_output, q_operand = output_operand + q_output,
-                q_scale_operand = output_operand + q_scale_output;
+                q_scale_operand = output_operand + q_scale_output, q_zero_operand = output_operand + q_zero_output;
   Check check(contract);
   check.in_range(contract.input_count, 0, input_count, contract.input_count - 1, "too many inputs");
   check.in_range(contract.output_count, 0, output_count, output_operand + contract.output_count - 1,
@@ -78,18 +79,20 @@ Violation check(const Contract& contract) {
       !check.optional(residual_input, rank) || !check.optional(a_zero_input, rank, Type::i32) ||
       !check.optional(b_zero_input, 2, Type::i32) || !check.optional(given_input, 1) ||
       !check.optional(y_operand, rank) || !check.optional(q_operand, rank, Type::i8) ||
-      !check.optional(q_scale_operand, rank)) {
+      !check.optional(q_scale_operand, rank) || !check.optional(q_zero_operand, rank, Type::i32)) {
     return check.violation();
   }
   const Shape *q_scale = contract.output(q_scale_output), *given = contract.input(given_input);
   check.equal(q_scale != nullptr || given != nullptr, q != nullptr, q_scale_operand,
               "q and its scale are not given together");
   check.holds(q_scale == nullptr || given == nullptr, "a scale that is given is asked for", q_scale_operand, 1, 0);
+  if (contract.output(q_zero_output) != nullptr)
+    check.holds(q_scale != nullptr, "a zero point of no q_scale", q_zero_operand, 1, 0);
   const Shape& result = y != nullptr ? *y : *q;
   const int32_t k = a.dims[rank - 1], n = result.dims[rank - 1];
   for (int axis = 0; axis < rank - 1; ++axis)
-    for (const int operand :
-         {a_scale_input + 0, residual_input + 0, a_zero_input + 0, y_operand, q_operand, q_scale_operand})
+    for (const int operand : {a_scale_input + 0, residual_input + 0, a_zero_input + 0, y_operand, q_operand,
+                              q_scale_operand, q_zero_operand})
       check.dim(operand, axis, a.dims[axis], "a and another operand differ in a leading axis");
   for (const int operand : {residual_input + 0, q_operand})
     check.dim(operand, -1, n, "y and another operand differ in columns");
@@ -116,9 +119,10 @@ Violation check(const Contract& contract) {
   if (q_scale != nullptr) {
     const int32_t groups = q_scale->dims[rank - 1];
     check.holds(groups > 0 && n % groups == 0, "the columns are no multiple of the groups", q_scale_operand, n, groups);
+    check.dim(q_zero_operand, -1, groups, "q_zero and q_scale differ in groups");
   }
-  for (const int operand :
-       {a_input + 0, bias_input + 0, residual_input + 0, given_input + 0, y_operand, q_operand, q_scale_operand})
+  for (const int operand : {a_input + 0, bias_input + 0, residual_input + 0, given_input + 0, y_operand, q_operand,
+                            q_scale_operand, q_zero_operand})
     check.last_stride(operand);
   return check.violation();
 }
@@ -149,7 +153,7 @@ void run(const Invocation& call) {
   const Tensor a = call.input(a_input), a_scale = call.input(a_scale_input), bias = call.input(bias_input),
                residual = call.input(residual_input), a_zero = call.input(a_zero_input),
                b_zero = call.input(b_zero_input), given = call.input(given_input), y = call.output(y_output),
-               q = call.output(q_output), q_scale = call.output(q_scale_output);
+               q = call.output(q_output), q_scale = call.output(q_scale_output), q_zero = call.output(q_zero_output);
   const Shape& result = y ? *y.shape : *q.shape;
   if (element_count(result) == 0) return;
   const int last = result.rank - 1;
@@ -163,13 +167,12 @@ void run(const Invocation& call) {
   whole.given = given ? given.as<float>() : nullptr;
   whole.n = result.dims[last];
   whole.k = a.shape->dims[last];
-  whole.groups = q_scale ? q_scale.shape->dims[last] : 1;
   whole.block_rows = params.block_rows;
   whole.activation = params.activation;
 
   // An absent operand steps like none.
-  const Tensor operands[] = {a, a_scale, a_zero, residual, y, q, q_scale};
-  enum { a_step, a_scale_step, a_zero_step, residual_step, y_step, q_step, q_scale_step, steps };
+  const Tensor operands[] = {a, a_scale, a_zero, residual, y, q, q_scale, q_zero};
+  enum { a_step, a_scale_step, a_zero_step, residual_step, y_step, q_step, q_scale_step, q_zero_step, steps };
   Axes<steps> rows;
   for (int axis = 0; axis < last; ++axis) {
     int64_t strides[steps];
@@ -181,8 +184,6 @@ void run(const Invocation& call) {
   whole.a_zero_row = rows.step(a_zero_step);
   whole.residual_row = rows.step(residual_step);
   whole.y_row = rows.step(y_step);
-  whole.q_row = rows.step(q_step);
-  whole.q_scale_row = rows.step(q_scale_step);
 
   const auto kernel = matmul_i8_variants[call.isa];
   const auto run_rows = [&](const int64_t(&offsets)[steps], int64_t length, int column, int columns,
@@ -192,13 +193,18 @@ void run(const Invocation& call) {
     };
     MatmulI8Args args = whole;
     args.rows = static_cast<int32_t>(length);
-    args.a = at(a, a_step, args.q);
+    args.a = at(a, a_step, args.to.q);
     args.a_scale = at(a_scale, a_scale_step, args.y);
     args.a_zero = at(a_zero, a_zero_step, args.row_sums);
     args.residual = at(residual, residual_step, args.y);
     args.y = at(y, y_step, args.y);
-    args.q = at(q, q_step, args.q);
-    args.q_scale = at(q_scale, q_scale_step, args.y);
+    args.to = {at(q, q_step, args.to.q),
+               at(q_scale, q_scale_step, args.to.scale),
+               at(q_zero, q_zero_step, args.to.zero),
+               rows.step(q_step),
+               rows.step(q_scale_step),
+               rows.step(q_zero_step),
+               q_scale ? q_scale.shape->dims[last] : 1};
     args.converted = reinterpret_cast<int16_t*>(scratch);
     args.sums = reinterpret_cast<float*>(args.converted + args.block_rows * scratch_rows.converted);
     args.row_sums = reinterpret_cast<int32_t*>(args.sums + args.block_rows * scratch_rows.sums);

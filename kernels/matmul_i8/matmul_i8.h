@@ -16,7 +16,7 @@
 ///         7 a_zero i32 [batch.., M, 1] optional, in [-128, 127]; 8 b_zero i32 [ceil(N/16), 16] optional, a constant in
 ///           [-128, 127]; 9 given f32 [2] optional: the scale and the zero point of q
 /// outputs: 0 y f32 [batch.., M, N], absent where only q is wanted; 1 q i8, shape of y; 2 q_scale f32 [batch.., M, G]
-///         with q, but where the scale is given. Last strides 1.
+///         with q, but where the scale is given; 3 q_zero i32 [batch.., M, G] optional, with q_scale. Last strides 1.
 /// scratch: of `block_rows` rows: a as int16, [ceil(K/16)][16]; where q is wanted and y is not: y, [ceil(N/16)][16];
 ///         where b_zero is given: the sums of a - a_zero over k
 /// in place: the residual and y.
@@ -25,6 +25,7 @@
 /// near. 24 is a whole number of tiles on every instruction set.
 #include "kernels/activation.h"
 #include "kernels/operator.h"
+#include "kernels/quantize/quantize.h"
 #include "kernels/variants.h"
 
 namespace heed {
@@ -51,10 +52,9 @@ struct MatmulI8Args {
   const int32_t *a_zero, *b_zero;  // null: zeros
   const float* given;              // null: the scales of q are found
   float* y;                        // null: not wanted
-  int8_t* q;                       // null: not wanted
-  float* q_scale;
-  int32_t rows, n, k, groups, block_rows;
-  int64_t a_row, a_scale_row, a_zero_row, residual_row, y_row, q_row, q_scale_row;
+  RowsI8 to;
+  int32_t rows, n, k, block_rows;
+  int64_t a_row, a_scale_row, a_zero_row, residual_row, y_row;
   Activation activation;
   int16_t* converted;  // the parts of the scratch
   float* sums;

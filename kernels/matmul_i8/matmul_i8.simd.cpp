@@ -95,13 +95,12 @@ void matmul_i8(const MatmulI8Args& args) {
     const Epilogue epilogue{nullptr, residual,       y, args.n, static_cast<ptrdiff_t>(args.residual_row),
                             y_row,   args.activation};
     Tiling<ProductI8, ShapesI8>::run({block, a, a_row, epilogue, block.rows}, 0, block.rows, 0, args.n);
-    if (args.q == nullptr) continue;
-    int8_t* q = args.q + row * args.q_row;
+    if (args.to.q == nullptr) continue;
+    const RowsI8 to = args.to.from(row);
     if (args.given != nullptr)
-      for (int r = 0; r < block.rows; ++r) quantize_given(y + r * y_row, args.n, args.given, q + r * args.q_row);
+      for (int r = 0; r < block.rows; ++r) quantize_given(y + r * y_row, args.n, args.given, to.q + r * to.q_row);
     else
-      quantize_rows(y, y_row, block.rows, args.n, args.groups, q, args.q_row, args.q_scale + row * args.q_scale_row,
-                    args.q_scale_row);
+      quantize_rows(y, y_row, block.rows, args.n, to);
   }
 }
 

@@ -34,9 +34,7 @@ void normalize(const NormalizeArgs& args) {
       else
         y[i] = z;
     }
-    if (args.q != nullptr)
-      quantize_rows(y, 0, 1, args.n, args.groups, args.q + row * args.q_row, 0, args.q_scale + row * args.q_scale_row,
-                    0);
+    if (args.to.q != nullptr) quantize_rows(y, 0, 1, args.n, args.to.from(row));
   }
 }
 
@@ -44,13 +42,13 @@ void normalize(const NormalizeArgs& args) {
 
 namespace {
 
-enum Output { y_output, q_output, q_scale_output, output_count };
+enum Output { y_output, q_output, q_scale_output, q_zero_output, output_count };
 
 Violation check(const Contract& contract) {
   const auto& params = *static_cast<const NormalizeParams*>(contract.params);
   Check check(contract);
   check.in_range(contract.input_count, 1, 3, 0, "normalize has one to three inputs");
-  check.in_range(contract.output_count, 1, output_count, output_operand, "normalize has one to three outputs");
+  check.in_range(contract.output_count, 1, output_count, output_operand, "normalize has one to four outputs");
   check.holds(params.kind <= Normalization::rms, "unknown kind of normalization", output_operand,
               static_cast<int>(params.kind), static_cast<int>(Normalization::rms));
   if (!check.operand(0, -1)) return check.violation();
@@ -80,13 +78,13 @@ bool in_place(const Contract&, int input, int output) {
 
 void run(const Invocation& call) {
   const Tensor x = call.input(0), scale = call.input(1), bias = call.input(2), y = call.output(y_output),
-               q = call.output(q_output), q_scale = call.output(q_scale_output);
+               q = call.output(q_output), q_scale = call.output(q_scale_output), q_zero = call.output(q_zero_output);
   const int last = x.shape->rank - 1;
   const int32_t n = x.shape->dims[last];
   if (n == 0) return;
   // An absent operand steps like none.
-  enum { x_step, y_step, q_step, q_scale_step, steps };
-  const Tensor operands[steps] = {x, y, q, q_scale};
+  enum { x_step, y_step, q_step, q_scale_step, q_zero_step, steps };
+  const Tensor operands[steps] = {x, y, q, q_scale, q_zero};
   Axes<steps> rows;
   for (int axis = 0; axis < last; ++axis) {
     int64_t strides[steps];
@@ -97,11 +95,8 @@ void run(const Invocation& call) {
   whole.scale = scale ? scale.as<float>() : nullptr;
   whole.bias = bias ? bias.as<float>() : nullptr;
   whole.n = n;
-  whole.groups = q ? q_scale.shape->dims[last] : 1;
   whole.x_row = rows.step(x_step);
   whole.y_row = rows.step(y_step);
-  whole.q_row = rows.step(q_step);
-  whole.q_scale_row = rows.step(q_scale_step);
   whole.params = *static_cast<const NormalizeParams*>(call.params);
   const auto kernel = normalize_variants[call.isa];
   split(call, rows.count(), 1 + task_elements / n, [&](int64_t first, int64_t end, std::byte* scratch) {
@@ -109,10 +104,14 @@ void run(const Invocation& call) {
       NormalizeArgs args = whole;
       args.x = x.as<float>() + offsets[x_step];
       args.y = y ? y.as<float>() + offsets[y_step] : reinterpret_cast<float*>(scratch);
-      if (q) {
-        args.q = q.as<int8_t>() + offsets[q_step];
-        args.q_scale = q_scale.as<float>() + offsets[q_scale_step];
-      }
+      if (q)
+        args.to = {q.as<int8_t>() + offsets[q_step],
+                   q_scale.as<float>() + offsets[q_scale_step],
+                   q_zero ? q_zero.as<int32_t>() + offsets[q_zero_step] : nullptr,
+                   rows.step(q_step),
+                   rows.step(q_scale_step),
+                   rows.step(q_zero_step),
+                   q_scale.shape->dims[last]};
       args.rows = static_cast<int32_t>(length);
       kernel(args);
     });

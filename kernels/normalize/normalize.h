@@ -9,9 +9,10 @@
 ///
 /// inputs: 0 x f32 [.., N] last stride 1, 1 scale f32 [N] optional, 2 bias f32 [N] optional
 /// outputs: 0 y, shape of x, absent where only q is wanted; 1 q i8, shape of x, and 2 q_scale f32 [.., G], both or
-///   neither: y as int8 (kernels/quantize/quantize.h). Last strides 1.
+///   neither, and 3 q_zero i32 [.., G] optional with them: y as int8 (kernels/quantize/quantize.h). Last strides 1.
 /// scratch: f32 [N] where q is wanted and y is not. in place: x and y.
 #include "kernels/operator.h"
+#include "kernels/quantize/quantize.h"
 #include "kernels/variants.h"
 
 namespace heed {
@@ -29,10 +30,9 @@ struct NormalizeArgs {
   const float* x;
   const float *scale, *bias;  // [n] or null
   float* y;
-  int8_t* q;  // null: not wanted
-  float* q_scale;
-  int32_t rows, n, groups;
-  int64_t x_row, y_row, q_row, q_scale_row;
+  RowsI8 to;
+  int32_t rows, n;
+  int64_t x_row, y_row;
   NormalizeParams params;
 };
 

@@ -17,9 +17,8 @@ HEED_INLINE void sum_rows(const float* x, int64_t x_row, int n, F (&to)[rows], S
   int i = 0;
   for (; i + 16 <= n; i += 16)
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
-      unroll<panel_vectors>([&](auto j) HEED_INLINE_LAMBDA {
-        sums[r].v[j] = step(sums[r].v[j], r, load(x + r * x_row + i + j * W));
-      });
+      unroll<panel_vectors>(
+          [&](auto j) HEED_INLINE_LAMBDA { sums[r].v[j] = step(sums[r].v[j], r, load(x + r * x_row + i + j * W)); });
     });
   if (i < n)
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
@@ -64,9 +63,8 @@ HEED_INLINE void normalize_rows(const NormalizeArgs& args, int row) {
     sum_rows(x, args.x_row, args.n, mean, [](F sum, auto, F a) HEED_INLINE_LAMBDA { return sum + a; });
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA { mean[r] = mean[r] * one_nth; });
   }
-  sum_rows(x, args.x_row, args.n, rstd, [&](F sum, auto r, F a) HEED_INLINE_LAMBDA {
-    return fma(a - mean[r], a - mean[r], sum);
-  });
+  sum_rows(x, args.x_row, args.n, rstd,
+           [&](F sum, auto r, F a) HEED_INLINE_LAMBDA { return fma(a - mean[r], a - mean[r], sum); });
   float means[rows], rstds[rows];
   unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
     means[r] = first_lane(mean[r]);
@@ -75,9 +73,7 @@ HEED_INLINE void normalize_rows(const NormalizeArgs& args, int row) {
   for (int r = 0; r < rows; ++r) {
     float* y = args.y + (row + r) * args.y_row;
     finish_row<has_scale, has_bias>(args, x + r * args.x_row, y, splat(means[r]), splat(rstds[r]));
-    if (args.q != nullptr)
-      quantize_rows(y, 0, 1, args.n, args.groups, args.q + (row + r) * args.q_row, 0,
-                    args.q_scale + (row + r) * args.q_scale_row, 0);
+    if (args.to.q != nullptr) quantize_rows(y, 0, 1, args.n, args.to.from(row + r));
   }
 }
 

@@ -40,7 +40,7 @@ struct ProductsI8 {
   }
 
   void state(int, const float* h, int first, int each) const {
-    quantize_rows(h, units, args.batch, args.params.hidden, 1, args.h8, units, args.h_scale, 1);
+    quantize_rows(h, units, args.batch, args.params.hidden, {args.h8, args.h_scale, nullptr, units, 1, 0, 1});
     MatmulI8Args product = of(args.r, args.params.hidden, args.sums);
     product.a = args.h8;
     product.a_scale = args.h_scale;

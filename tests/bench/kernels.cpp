@@ -164,7 +164,8 @@ void add(const std::string& name, std::function<void(benchmark::State&)> body) {
   benchmark::RegisterBenchmark(name.c_str(), [body](benchmark::State& state) { body(state); });
 }
 
-constexpr const char* activation_names[] = {"", "/relu", "/gelu", "/gelu_tanh", "/silu", "/sigmoid", "/tanh", "/gelu_i8"};
+constexpr const char* activation_names[] = {"",      "/relu",    "/gelu", "/gelu_tanh",
+                                            "/silu", "/sigmoid", "/tanh", "/gelu_i8"};
 
 void add_matmul(Isa isa, int m, int k, int n, heed::Activation activation) {
   add(std::string(heed::name(isa)) + "/matmul/" + std::to_string(m) + "x" + std::to_string(k) + "x" +
@@ -188,7 +189,7 @@ void add_matmul_i8(Isa isa, int m, int k, int n, heed::Activation activation, bo
         call.input({m, k}, {}, Type::i8).input({m, 1}).input({panels, (k + 3) / 4, 16, 4}, {}, Type::i8);
         call.input({panels, 16}).input({panels, 16}, {}, Type::i32).input({n});
         if (quantized)
-          call.no_output().output({m, n}, {}, Type::i8).output({m, 1});
+          call.no_output().output({m, n}, {}, Type::i8).output({m, 1}).output({m, 1}, {}, Type::i32);
         else
           call.output({m, n});
         call.measure(state, static_cast<double>(m) * k * n);

@@ -84,7 +84,7 @@ struct Layer {
           for (int c = 0; c < in; ++c)
             taken.push_back(inside ? x[static_cast<size_t>(place) * (inputs + gap) + group * in + c] : 0.0f);
         }
-        const QuantizedRow quantized(taken);
+        const QuantizedRow quantized(taken, true);
         for (int m = group * own; m < (group + 1) * own; ++m) {
           const size_t place = static_cast<size_t>(row) * (outputs + gap) + m;
           double y = w.times(quantized.q, quantized.scale, (group * panels + m % own / 16) * 16 + m % own % 16);
@@ -182,7 +182,7 @@ TEST_CASE("conv_i8: the contract says what is wrong") {
     }
   };
   CHECK_FALSE(Shapes{}.call().check());
-  CHECK(Shapes{}.call().scratch() == 4 * (48 * 2 + 48 + 4));
+  CHECK(Shapes{}.call().scratch() == 4 * (48 * 2 + 48 + 4 + 4));
   CHECK(Shapes{}.call().in_place(5, 0));
   CHECK_FALSE(Shapes{}.call().in_place(0, 0));
   const auto refused = [](auto change, int operand, const char* what) {

@@ -48,15 +48,21 @@ struct Panels {
 
 /// kernels/quantize/quantize.h.
 struct QuantizedRow {
-  std::vector<int> q;
+  std::vector<int> q;  // less the zero point
   double scale;
 
-  explicit QuantizedRow(const std::vector<float>& row) : q(row.size()) {
-    float top = 0;
-    for (const float x : row) top = std::max(top, std::abs(x));
-    scale = top / 127.0f;
-    for (size_t i = 0; i < row.size() && top > 0; ++i)
-      q[i] = static_cast<int>(std::nearbyint(double{row[i]} * double{127.0f / top}));
+  explicit QuantizedRow(const std::vector<float>& row, bool asymmetric = false) : q(row.size()) {
+    float high = 0, depth = 0;
+    for (const float x : row) {
+      high = std::max(high, asymmetric ? x : std::abs(x));
+      if (asymmetric) depth = std::max(depth, -x);
+    }
+    const float width = high + depth, steps = asymmetric ? 253 : 127;
+    scale = width / steps;
+    const double inverse = width > 0 ? steps / width : 0,
+                 zero = asymmetric ? std::nearbyint(depth * inverse - 126.25) : 0;
+    for (size_t i = 0; i < row.size() && width > 0; ++i)
+      q[i] = static_cast<int>(std::nearbyint(double{row[i]} * inverse + zero) - zero);
   }
 };
 

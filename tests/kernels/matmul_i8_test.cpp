@@ -36,6 +36,7 @@ struct Results {
   std::vector<float> y;
   std::vector<int8_t> q;
   std::vector<float> q_scale;
+  std::vector<int32_t> q_zero;
 };
 
 /// One product of dense operands, run in every way.
@@ -45,14 +46,15 @@ struct Product {
   Activation activation = Activation::none;
   bool floats = true;  // y is wanted
   int groups = 0;      // of q; 0: not wanted
+  bool q_zero = false;
   bool a_zero = false, b_zero = false, given = false;
   uint8_t block_rows = 24;
   uint32_t threads = 1;
 
   std::string name() const {
     return std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n) + (bias ? " bias" : "") +
-           (residual ? " residual" : "") + (floats ? " y" : "") + (groups > 0 ? " q" : "") + (a_zero ? " a_zero" : "") +
-           (b_zero ? " b_zero" : "") + (given ? " given" : "") + " activation " +
+           (residual ? " residual" : "") + (floats ? " y" : "") + (groups > 0 ? " q" : "") + (q_zero ? " q_zero" : "") +
+           (a_zero ? " a_zero" : "") + (b_zero ? " b_zero" : "") + (given ? " given" : "") + " activation " +
            std::to_string(static_cast<int>(activation));
   }
 
@@ -94,12 +96,13 @@ struct Product {
                 b_shape = shape_of(Type::i8, {panels, (k + 3) / 4, 16, 4}), columns = shape_of(Type::f32, {panels, 16}),
                 sum_shape = shape_of(Type::i32, {panels, 16}), bias_shape = shape_of(Type::f32, {n}),
                 y_shape = shape_of(Type::f32, {m, n}), q_shape = shape_of(Type::i8, {m, n}),
-                q_scale_shape = shape_of(Type::f32, {m, groups}), a_zero_shape = shape_of(Type::i32, {m, 1}),
-                given_shape = shape_of(Type::f32, {2});
+                q_scale_shape = shape_of(Type::f32, {m, groups}), q_zero_shape = shape_of(Type::i32, {m, groups}),
+                a_zero_shape = shape_of(Type::i32, {m, 1}), given_shape = shape_of(Type::f32, {2});
     const MatmulI8Params params{activation, block_rows, {}};
     const auto run = [&](Isa isa, uint32_t count) {
       const Guarded<float> y(floats ? residuals.size() : 0), q_scale(given ? 0 : static_cast<size_t>(m) * groups);
       const Guarded<int8_t> q(groups > 0 ? residuals.size() : 0);
+      const Guarded<int32_t> zero(q_zero ? q_scale.size() : 0);
       Call call(matmul_i8_operator, &params);
       call.input(a_shape, guarded_a.data()).input(a_scale_shape, guarded_a_scale.data()).input(b_shape, packed.data());
       call.input(columns, guarded_b_scale.data()).input(sum_shape, guarded_sums.data());
@@ -111,10 +114,12 @@ struct Product {
       floats ? call.output(y_shape, y.data()) : call.absent_output();
       if (groups > 0) call.output(q_shape, q.data());
       if (groups > 0 && !given) call.output(q_scale_shape, q_scale.data());
+      if (groups > 0 && !given && q_zero) call.output(q_zero_shape, zero.data());
       call.run(isa, count);
       return Results{{y.data(), y.data() + y.size()},
                      {q.data(), q.data() + q.size()},
-                     {q_scale.data(), q_scale.data() + q_scale.size()}};
+                     {q_scale.data(), q_scale.data() + q_scale.size()},
+                     {zero.data(), zero.data() + zero.size()}};
     };
     const Results expected = run(Isa::portable, 1);
     for (const Isa isa : simd_isas()) {
@@ -123,6 +128,7 @@ struct Product {
       check_same(std::span<const float>(expected.y), std::span<const float>(found.y), what);
       check_same(std::span<const int8_t>(expected.q), std::span<const int8_t>(found.q), what);
       check_same(std::span<const float>(expected.q_scale), std::span<const float>(found.q_scale), what);
+      check_same(std::span<const int32_t>(expected.q_zero), std::span<const int32_t>(found.q_zero), what);
     }
     if (provoke || activation != Activation::none || !floats) return;
     std::vector<double> exact(residuals.size());
@@ -162,6 +168,7 @@ TEST_CASE("matmul_i8: every size has the reference's bits, and the reference is 
         product.a_zero = turn % 6 < 3;
         product.b_zero = turn % 10 < 5;
         product.given = product.groups > 0 && turn % 4 < 2;
+        product.q_zero = turn % 9 < 5;
         product.check(random, turn % 4 == 0);
       }
 }
@@ -185,6 +192,7 @@ TEST_CASE("matmul_i8: threads change nothing") {
       product.groups = groups;
       product.a_zero = product.b_zero = threads == 3;
       product.given = groups > 0 && threads == 7;
+      product.q_zero = threads == 3;
       product.threads = threads;
       product.check(random, false);  // by rows
       product.m = 3;
@@ -224,59 +232,59 @@ TEST_CASE("matmul_i8: the extremes, long sums") {
 }
 
 TEST_CASE("matmul_i8: q is what quantize makes of y") {
-  Random random(5);
-  const int m = 7, k = 20, n = 36, groups = 3;
-  const auto a = bytes(m * k, random), b = bytes(k * n, random);
-  std::vector<float> b_scale = uniform(48, random, 0.01f, 0.02f);
-  std::vector<int32_t> sums(48);
-  for (int i = 0; i < k; ++i)
-    for (int j = 0; j < n; ++j) sums[static_cast<size_t>(j)] += b[static_cast<size_t>(i * n + j)];
-  const std::vector<float> a_scale = uniform(m, random, 0.01f, 0.02f);
-  const auto packed = in_panels(b, k, n);
-  const Shape a_shape = shape_of(Type::i8, {m, k}), a_scale_shape = shape_of(Type::f32, {m, 1}),
-              b_shape = shape_of(Type::i8, {3, 5, 16, 4}), columns = shape_of(Type::f32, {3, 16}),
-              sum_shape = shape_of(Type::i32, {3, 16}), y_shape = shape_of(Type::f32, {m, n}),
-              q_shape = shape_of(Type::i8, {m, n}), q_scale_shape = shape_of(Type::f32, {m, groups});
-  std::vector<float> y(m * n), q_scale(m * groups), expected_scale(m * groups);
-  std::vector<int8_t> q(m * n), expected(m * n);
-  const MatmulI8Params params{Activation::gelu, 4, {}};
-  Call(matmul_i8_operator, &params)
-      .input(a_shape, a.data())
-      .input(a_scale_shape, a_scale.data())
-      .input(b_shape, packed.data())
-      .input(columns, b_scale.data())
-      .input(sum_shape, sums.data())
-      .output(y_shape, y.data())
-      .output(q_shape, q.data())
-      .output(q_scale_shape, q_scale.data())
-      .run(best_isa());
-  for (int i = 0; i < m; ++i)
-    for (int g = 0; g < groups; ++g) {
-      float top = 0;
-      for (int j = 0; j < n / groups; ++j) top = std::max(top, std::abs(y[static_cast<size_t>(i * n + g * 12 + j)]));
-      CHECK(q_scale[static_cast<size_t>(i * groups + g)] == top / 127);
-      for (int j = 0; j < n / groups; ++j) {
-        const size_t at = static_cast<size_t>(i * n + g * 12 + j);
-        CHECK(std::abs(y[at] / (top / 127) - q[at]) <= 0.5f + 1e-4f);
-      }
+  for (const bool asymmetric : {false, true}) {
+    Random random(5);
+    const int m = 7, k = 20, n = 36, groups = 3;
+    const auto a = bytes(m * k, random), b = bytes(k * n, random);
+    std::vector<float> b_scale = uniform(48, random, 0.01f, 0.02f);
+    std::vector<int32_t> sums(48);
+    for (int i = 0; i < k; ++i)
+      for (int j = 0; j < n; ++j) sums[static_cast<size_t>(j)] += b[static_cast<size_t>(i * n + j)];
+    const std::vector<float> a_scale = uniform(m, random, 0.01f, 0.02f);
+    const auto packed = in_panels(b, k, n);
+    const Shape a_shape = shape_of(Type::i8, {m, k}), a_scale_shape = shape_of(Type::f32, {m, 1}),
+                b_shape = shape_of(Type::i8, {3, 5, 16, 4}), columns = shape_of(Type::f32, {3, 16}),
+                sum_shape = shape_of(Type::i32, {3, 16}), y_shape = shape_of(Type::f32, {m, n}),
+                q_shape = shape_of(Type::i8, {m, n}), q_scale_shape = shape_of(Type::f32, {m, groups}),
+                q_zero_shape = shape_of(Type::i32, {m, groups});
+    std::vector<float> y(m * n), q_scale(m * groups), expected_scale(m * groups);
+    std::vector<int8_t> q(m * n), expected(m * n);
+    std::vector<int32_t> q_zero(m * groups), expected_zero(m * groups);
+    const MatmulI8Params params{Activation::gelu, 4, {}};
+    Call call(matmul_i8_operator, &params);
+    call.input(a_shape, a.data()).input(a_scale_shape, a_scale.data()).input(b_shape, packed.data());
+    call.input(columns, b_scale.data()).input(sum_shape, sums.data());
+    call.output(y_shape, y.data()).output(q_shape, q.data()).output(q_scale_shape, q_scale.data());
+    const QuantizeParams none{};
+    Call quantize(quantize_operator, &none);
+    quantize.input(y_shape, y.data()).output(q_shape, expected.data()).output(q_scale_shape, expected_scale.data());
+    if (asymmetric) {
+      call.output(q_zero_shape, q_zero.data());
+      quantize.output(q_zero_shape, expected_zero.data());
     }
+    call.run(best_isa());
+    quantize.run(Isa::portable);
+    CHECK(q == expected);
+    CHECK(q_scale == expected_scale);
+    CHECK(q_zero == expected_zero);
+  }
 }
 
 TEST_CASE("matmul_i8: the contract says what is wrong") {
   const Shape a = shape_of(Type::i8, {3, 10}), a_scale = shape_of(Type::f32, {3, 1}),
               b = shape_of(Type::i8, {2, 3, 16, 4}), b_scale = shape_of(Type::f32, {2, 16}),
               b_sum = shape_of(Type::i32, {2, 16}), y = shape_of(Type::f32, {3, 20}), q = shape_of(Type::i8, {3, 20}),
-              q_scale = shape_of(Type::f32, {3, 4});
+              q_scale = shape_of(Type::f32, {3, 4}), q_zero = shape_of(Type::i32, {3, 4});
   const MatmulI8Params good{Activation::none, 24, {}};
   struct Operands {
-    const Shape *a, *a_scale, *b, *b_scale, *b_sum, *bias, *residual, *y, *q, *q_scale;
+    const Shape *a, *a_scale, *b, *b_scale, *b_sum, *bias, *residual, *y, *q, *q_scale, *q_zero;
   };
-  const Operands all{&a, &a_scale, &b, &b_scale, &b_sum, nullptr, &y, &y, &q, &q_scale};
+  const Operands all{&a, &a_scale, &b, &b_scale, &b_sum, nullptr, &y, &y, &q, &q_scale, &q_zero};
   const auto check = [](const MatmulI8Params& params, const Operands& o) {
     Call call(matmul_i8_operator, &params);
     for (const Shape* shape : {o.a, o.a_scale, o.b, o.b_scale, o.b_sum, o.bias, o.residual})
       shape == nullptr ? call.absent() : call.input(*shape, nullptr);
-    for (const Shape* shape : {o.y, o.q, o.q_scale})
+    for (const Shape* shape : {o.y, o.q, o.q_scale, o.q_zero})
       shape == nullptr ? call.absent_output() : call.output(*shape, nullptr);
     return call.check();
   };
@@ -305,11 +313,16 @@ TEST_CASE("matmul_i8: the contract says what is wrong") {
           "a and another operand differ in a leading axis");
   refused(&Operands::q_scale, shape_of(Type::f32, {3, 3}), output_operand + 2,
           "the columns are no multiple of the groups");
+  refused(&Operands::q_zero, shape_of(Type::i32, {3, 1}), output_operand + 3, "q_zero and q_scale differ in groups");
+  refused(&Operands::q_zero, shape_of(Type::i32, {2, 4}), output_operand + 3,
+          "a and another operand differ in a leading axis");
   refused(&Operands::y, shape_of(Type::f32, {3, 20}, {40, 2}), output_operand, "the last axis has gaps");
   Operands halved = all;
   halved.q_scale = nullptr;
   CHECK(std::string(check(good, halved).what) == "q and its scale are not given together");
-  halved.q = halved.y = nullptr;
+  halved.q = nullptr;
+  CHECK(std::string(check(good, halved).what) == "a zero point of no q_scale");
+  halved.y = nullptr;
   CHECK(std::string(check(good, halved).what) == "an operand is missing");
   CHECK(std::string(check({static_cast<Activation>(activation_count), 24, {}}, all).what) == "unknown activation");
   CHECK(std::string(check({Activation::none, 0, {}}, all).what) == "a block has no rows");

@@ -86,27 +86,33 @@ TEST_CASE("normalize: rows as int8 are those that quantize makes, with and witho
   for (const int n : {3, 24, 60, 387}) {
     for (const int groups : {1, 3}) {
       const Shape shape = shape_of(Type::f32, {5, n}), vector = shape_of(Type::f32, {n}),
-                  bytes = shape_of(Type::i8, {5, n}), scales = shape_of(Type::f32, {5, groups});
+                  bytes = shape_of(Type::i8, {5, n}), scales = shape_of(Type::f32, {5, groups}),
+                  zeros = shape_of(Type::i32, {5, groups});
       const auto x = uniform(static_cast<size_t>(5 * n), random), scale = uniform(static_cast<size_t>(n), random),
                  bias = uniform(static_cast<size_t>(n), random);
       std::vector<float> expected(x.size()), q_scale(static_cast<size_t>(5 * groups));
       std::vector<int8_t> q(x.size());
+      std::vector<int32_t> q_zero(q_scale.size());
       run(c, shape, vector, x.data(), scale.data(), bias.data(), expected.data(), Isa::portable);
+      const bool asymmetric = n % 2 == 0;
       const QuantizeParams params{};
-      Call(quantize_operator, &params)
-          .input(shape, expected.data())
-          .output(bytes, q.data())
-          .output(scales, q_scale.data())
-          .run(Isa::portable);
+      Call quantize(quantize_operator, &params);
+      quantize.input(shape, expected.data()).output(bytes, q.data()).output(scales, q_scale.data());
+      if (asymmetric) quantize.output(zeros, q_zero.data());
+      quantize.run(Isa::portable);
       for (const Isa isa : isas())
         for (const bool floats : {false, true}) {
           const Guarded<float> y(x.size()), found_scale(q_scale.size());
           const Guarded<int8_t> found(q.size());
+          const Guarded<int32_t> found_zero(q_zero.size());
           Call call(normalize_operator, &c.params);
           call.input(shape, x.data()).input(vector, scale.data()).input(vector, bias.data());
           floats ? call.output(shape, y.data()) : call.absent_output();
-          call.output(bytes, found.data()).output(scales, found_scale.data()).run(isa, floats ? 1 : 2);
+          call.output(bytes, found.data()).output(scales, found_scale.data());
+          if (asymmetric) call.output(zeros, found_zero.data());
+          call.run(isa, floats ? 1 : 2);
           CHECK(std::equal(q.begin(), q.end(), found.data()));
+          if (asymmetric) CHECK(std::equal(q_zero.begin(), q_zero.end(), found_zero.data()));
           check_same(q_scale, found_scale, name(isa));
           if (floats) check_same(expected, y, name(isa));
         }

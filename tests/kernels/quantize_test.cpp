@@ -7,41 +7,46 @@
 namespace heed::test {
 namespace {
 
-/// Rows quantised by an instruction set: q, then the scales.
+/// Rows quantised by an instruction set.
 struct Quantized {
   std::vector<int8_t> q;
   std::vector<float> scale;
+  std::vector<int32_t> zero;  // where asymmetric
 };
 
-Quantized quantized(const std::vector<float>& values, int rows, int n, int groups, Isa isa, uint32_t threads = 1) {
+Quantized quantized(const std::vector<float>& values, int rows, int n, int groups, bool asymmetric, Isa isa,
+                    uint32_t threads = 1) {
   const Guarded<float> x(values), scale(static_cast<size_t>(rows) * groups);
+  const Guarded<int32_t> zero(asymmetric ? scale.size() : 0);
   const Guarded<int8_t> q(values.size());
   const Shape shape = shape_of(Type::f32, {rows, n}), q_shape = shape_of(Type::i8, {rows, n}),
-              scale_shape = shape_of(Type::f32, {rows, groups});
+              scale_shape = shape_of(Type::f32, {rows, groups}), zero_shape = shape_of(Type::i32, {rows, groups});
   const QuantizeParams params{};
-  Call(quantize_operator, &params)
-      .input(shape, x.data())
-      .output(q_shape, q.data())
-      .output(scale_shape, scale.data())
-      .run(isa, threads);
-  return {{q.data(), q.data() + q.size()}, {scale.data(), scale.data() + scale.size()}};
+  Call call(quantize_operator, &params);
+  call.input(shape, x.data()).output(q_shape, q.data()).output(scale_shape, scale.data());
+  if (asymmetric) call.output(zero_shape, zero.data());
+  call.run(isa, threads);
+  return {{q.data(), q.data() + q.size()},
+          {scale.data(), scale.data() + scale.size()},
+          {zero.data(), zero.data() + zero.size()}};
 }
 
 TEST_CASE("quantize: every size has the reference's bits") {
   Random random(1);
   for (int n : sizes())
     for (int rows : {1, 3})
-      for (bool provoke : {false, true}) {
+      for (const auto& [provoke, asymmetric] : {std::pair(false, false), {true, false}, {false, true}, {true, true}}) {
         const int groups = n % 4 == 0 && n > 0 ? 4 : 1;
         const size_t count = static_cast<size_t>(rows) * static_cast<size_t>(n);
         const std::vector<float> x = provoke ? provoking_floats(count, random) : uniform(count, random);
-        const Quantized expected = quantized(x, rows, n, groups, Isa::portable);
+        const Quantized expected = quantized(x, rows, n, groups, asymmetric, Isa::portable);
         for (const Isa isa : simd_isas())
           for (const uint32_t threads : {1u, 3u}) {
-            const Quantized found = quantized(x, rows, n, groups, isa, threads);
+            const Quantized found = quantized(x, rows, n, groups, asymmetric, isa, threads);
             const std::string what = std::string(heed::name(isa)) + " " + std::to_string(n);
             check_same(std::span<const int8_t>(expected.q), std::span<const int8_t>(found.q), what);
             check_same(std::span<const float>(expected.scale), std::span<const float>(found.scale), what + " scale");
+            check_same(std::span<const int32_t>(expected.zero), std::span<const int32_t>(found.zero), what + " zero");
           }
       }
 }
@@ -51,7 +56,7 @@ TEST_CASE("quantize: the nearest of 255 steps, the largest exactly") {
   for (const float magnitude : {1e-25f, 1e-3f, 1.0f, 1e38f}) {
     std::vector<float> x = uniform(1000, random, -magnitude, magnitude);
     x[17] = -magnitude;
-    const Quantized found = quantized(x, 1, 1000, 1, Isa::portable);
+    const Quantized found = quantized(x, 1, 1000, 1, false, Isa::portable);
     CHECK(found.scale[0] == magnitude / 127);
     CHECK(found.q[17] == -127);
     for (size_t i = 0; i < x.size(); ++i) {
@@ -60,8 +65,29 @@ TEST_CASE("quantize: the nearest of 255 steps, the largest exactly") {
     }
   }
   // Halves go to even numbers.
-  const Quantized halves = quantized({127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f}, 1, 7, 1, Isa::portable);
+  const Quantized halves = quantized({127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f}, 1, 7, 1, false, Isa::portable);
   CHECK(halves.q == std::vector<int8_t>{127, 0, 2, 2, 0, -2, -126});
+}
+
+TEST_CASE("quantize: with a zero point, 254 steps from the lowest to the highest, 0 exactly") {
+  Random random(4);
+  for (const float magnitude : {1e-25f, 1e-3f, 1.0f, 1e38f})
+    for (const auto& [lowest, highest] :
+         {std::pair(-0.17f, 1.0f), {0.0f, 1.0f}, {-1.0f, 0.0f}, {-1.0f, 1.0f}, {0.4f, 1.0f}, {-1.0f, -0.3f}}) {
+      std::vector<float> x = uniform(1000, random, lowest * magnitude, highest * magnitude);
+      x[17] = lowest * magnitude, x[18] = highest * magnitude, x[19] = lowest < 0 && highest > 0 ? 0 : x[17];
+      const Quantized found = quantized(x, 1, 1000, 1, true, Isa::portable);
+      const float low = std::min(0.0f, x[17]), high = std::max(0.0f, x[18]);
+      const int32_t zero = found.zero[0];
+      CHECK(found.scale[0] == (high - low) / 253);
+      CHECK(*std::ranges::min_element(found.q) >= -127);
+      if (low == 0) CHECK(zero == -126);
+      if (high == 0) CHECK(zero == 127);
+      for (size_t i = 0; i < x.size(); ++i) {
+        CHECK(std::abs(double{x[i]} / found.scale[0] + zero - found.q[i]) <= 0.5 + 1e-4);
+        if (x[i] == 0) CHECK(found.q[i] == zero);
+      }
+    }
 }
 
 TEST_CASE("quantize: to a scale and a zero point that are given") {
@@ -97,12 +123,17 @@ TEST_CASE("quantize: to a scale and a zero point that are given") {
 
 TEST_CASE("quantize: zeros, tiny groups, infinities and NaN") {
   const std::vector<float> x = {0, -0.0f, 0, 0, 1e-31f, -1e-40f, 0, 0, 1, INFINITY, 2, 3, 1, 2, NAN, -INFINITY};
-  const Quantized found = quantized(x, 1, 16, 4, Isa::portable);
-  CHECK(found.q == std::vector<int8_t>(16));
-  CHECK(found.scale[0] == 0);
-  CHECK(found.scale[1] == 0);
-  CHECK(std::isnan(found.scale[2]));
-  CHECK(std::isnan(found.scale[3]));
+  for (const bool asymmetric : {false, true}) {
+    const Quantized found = quantized(x, 1, 16, 4, asymmetric, Isa::portable);
+    CHECK(found.q == std::vector<int8_t>(16));
+    CHECK(found.zero == std::vector<int32_t>(asymmetric ? 4 : 0));
+    CHECK(found.scale[0] == 0);
+    CHECK(found.scale[1] == 0);
+    CHECK(std::isnan(found.scale[2]));
+    CHECK(std::isnan(found.scale[3]));
+  }
+  // A width that no float has.
+  CHECK(std::isnan(quantized({3e38f, -3e38f}, 1, 2, 1, true, Isa::portable).scale[0]));
 }
 
 TEST_CASE("quantize: the contract says what is wrong") {
@@ -131,7 +162,19 @@ TEST_CASE("quantize: the contract says what is wrong") {
   CHECK_FALSE(with(given).check());
   CHECK(std::string(with(three).check().what) == "a scale and a zero point are two numbers");
   CHECK(std::string(with(given).output(scale, nullptr).check().what) ==
-        "quantize has two outputs, or a scale that is given and one");
+        "quantize has two or three outputs, or a scale that is given and one");
+  const auto with_zero = [&](const Shape& zero) {
+    const Violation violation = Call(quantize_operator, &params)
+                                    .input(x, nullptr)
+                                    .output(q, nullptr)
+                                    .output(scale, nullptr)
+                                    .output(zero, nullptr)
+                                    .check();
+    return std::string(violation ? violation.what : "");
+  };
+  CHECK(with_zero(shape_of(Type::i32, {3, 2})) == "");
+  CHECK(with_zero(scale) == "wrong element type");
+  CHECK(with_zero(shape_of(Type::i32, {3, 1})) == "dimensions differ");
 }
 
 }  // namespace

@@ -148,7 +148,9 @@ class Generator {
         scale.back() = one_in(2) ? 1 : 1 + below(4);
         if (elements(scale) <= max_elements)  // an axis of 0 that becomes one of scales may leave too many
           add(OperatorKind::quantize, QuantizeParams{}, {input(Type::f32, dims, Layout::last_dense)},
-              {output(Type::i8, dims), output(Type::f32, scale)});
+              one_in(2)
+                  ? std::vector<int32_t>{output(Type::i8, dims), output(Type::f32, scale)}
+                  : std::vector<int32_t>{output(Type::i8, dims), output(Type::f32, scale), output(Type::i32, scale)});
         break;
       }
       case OperatorKind::matmul_i8:
@@ -264,6 +266,7 @@ class Generator {
     outputs.push_back(output(Type::i8, dims));
     dims.back() = dims.back() % 3 == 0 && dims.back() > 0 && one_in(2) ? 3 : 1;
     outputs.push_back(output(Type::f32, dims));
+    if (one_in(2)) outputs.push_back(output(Type::i32, dims));
     return outputs;
   }
 
@@ -325,6 +328,8 @@ class Generator {
       return builder_.constant(name, Type::i32, sizes_of(dims), values);
     };
     const PanelsI8 b = panels_i8({panels}, k, b_zero ? -128 : -127);
+    const Dims groups = rows(n % 3 == 0 && n > 0 && one_in(2) ? 3 : 1);
+    const bool found = q && !given, zero = found && one_in(2);
     add(OperatorKind::matmul_i8,
         MatmulI8Params{static_cast<Activation>(below(activation_count)), static_cast<uint8_t>(1 + below(30)), {}},
         {quantised(rows(k), -128), input(Type::f32, rows(1), Layout::last_dense), b.weights, b.scale, b.sum,
@@ -332,7 +337,7 @@ class Generator {
          a_zero ? zeros("a_zero", rows(1)) : -1, b_zero ? zeros("b_zero", {panels, 16}) : -1,
          given ? builder_.constant("given", Type::f32, {2}, std::vector<float>{0.02f, 7}) : -1},
         {y ? output(Type::f32, rows(n)) : -1, q ? output(Type::i8, rows(n)) : -1,
-         q && !given ? output(Type::f32, rows(n % 3 == 0 && n > 0 && one_in(2) ? 3 : 1)) : -1});
+         found ? output(Type::f32, groups) : -1, zero ? output(Type::i32, groups) : -1});
   }
 
   Dims image(int32_t channels) { return {below(3), 1 + below(2), below(5), below(30), channels}; }

@@ -524,15 +524,16 @@ Builder int8_example() {
   };
   const int32_t x = rows("x", Type::f32, 22, 0, 0), q = rows("q", Type::i8, 22, 0, 1),
                 q_scale = rows("q scale", Type::f32, 1, 0, 1), hidden = rows("hidden", Type::i8, 39, 1, 2),
-                hidden_scale = rows("hidden scale", Type::f32, 1, 1, 2), qkv = rows("qkv", Type::i8, 48, 2, 3),
+                hidden_scale = rows("hidden scale", Type::f32, 1, 1, 2),
+                hidden_zero = rows("hidden zero", Type::i32, 1, 1, 2), qkv = rows("qkv", Type::i8, 48, 2, 3),
                 qkv_scale = rows("qkv scale", Type::f32, 6, 2, 3), y = rows("y", Type::f32, 16, 3, 4);
   const PanelsI8 up = panels_i8(b, {3}, 22, 39, 21), down = panels_i8(b, {3}, 39, 48, 22);
   const int32_t bias = b.constant("bias", Type::f32, {b.size(39)}, floats(39, 23));
   b.add("quantize", OperatorKind::quantize, Builder::pack(QuantizeParams{}), {x}, {q, q_scale});
   b.add("up", OperatorKind::matmul_i8, Builder::pack(MatmulI8Params{Activation::gelu, 4, {}}),
-        {q, q_scale, up.b, up.scale, up.sum, bias}, {-1, hidden, hidden_scale});
+        {q, q_scale, up.b, up.scale, up.sum, bias}, {-1, hidden, hidden_scale, hidden_zero});
   b.add("qkv", OperatorKind::matmul_i8, Builder::pack(MatmulI8Params{Activation::none, 24, {}}),
-        {hidden, hidden_scale, down.b, down.scale, down.sum}, {-1, qkv, qkv_scale});
+        {hidden, hidden_scale, down.b, down.scale, down.sum, -1, -1, hidden_zero}, {-1, qkv, qkv_scale});
   // Of a tensor [batch, tokens, width] the columns of two heads, from the offset on.
   const auto heads = [&](const char* name, int32_t of, int32_t width, int32_t columns, int32_t offset) {
     const uint32_t each = b.size(columns);
@@ -573,8 +574,7 @@ Builder layers_i8_example() {
         Builder::pack(ConvI8Params{Activation::relu, 4, {}, 1, {{1, 1, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}}}),
         {image, taps.b, taps.scale, taps.sum}, {found});
   b.add("quantize", OperatorKind::quantize, Builder::pack(QuantizeParams{}), {steps}, {q, q_scale});
-  b.add("lstm", OperatorKind::recurrent_i8,
-        Builder::pack(RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 17, 4}),
+  b.add("lstm", OperatorKind::recurrent_i8, Builder::pack(RecurrentParams{Cell::lstm, Direction::forward, 0, 0, 17, 4}),
         {q, q_scale, w.b, w.scale, w.sum, r.b, r.scale, r.sum, bias}, {y, -1, c});
   b.input(index);
   b.output(y);

@@ -41,10 +41,15 @@ std::vector<float> elements(const Tensor& tensor) {
   return values;
 }
 
-/// Rows of int8 with scales of their groups, as floats.
-std::vector<float> elements(const Tensor& rows, const Tensor& scales) {
-  std::vector<float> values = elements(rows), scale = elements(scales);
-  for (size_t i = 0; i < values.size(); ++i) values[i] *= scale[i / (values.size() / scale.size())];
+/// Rows of int8 with scales and, where there are any, zero points of their groups, as floats.
+std::vector<float> elements(const Tensor& rows, const Tensor& scales, const Tensor* zeros) {
+  std::vector<float> values = elements(rows);
+  const std::vector<float> scale = elements(scales),
+                           zero = zeros != nullptr ? elements(*zeros) : std::vector<float>(scale.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    const size_t group = i / (values.size() / scale.size());
+    values[i] = (values[i] - zero[group]) * scale[group];
+  }
   return values;
 }
 
@@ -68,8 +73,10 @@ class Values {
     const auto output = [&](int i) { return session_.tensor(static_cast<uint32_t>(info.outputs[i])); };
     if (info.outputs[0] >= 0)
       take_(index, elements(output(0)));
-    else if (info.output_count == 3 && info.outputs[1] >= 0 && info.outputs[2] >= 0)
-      take_(index, elements(output(1), output(2)));
+    else if (info.output_count >= 3 && info.outputs[1] >= 0 && info.outputs[2] >= 0) {
+      const Tensor zeros = info.output_count > 3 ? output(3) : Tensor{};
+      take_(index, elements(output(1), output(2), info.output_count > 3 ? &zeros : nullptr));
+    }
   }
 
   Session& session_;

@@ -5,8 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <fstream>
+#include <limits>
+#include <numeric>
 
 #include "tools/cli/accuracy.h"
 #include "tools/cli/calibrate.h"
@@ -246,6 +247,11 @@ Converted within(double budget, Converted converted, const Prepared& prepared, c
       more.push_back(i);
       accept(more, error);
     }
+    if (error > budget) {  // errors that cancelled each other kept some layers in int8
+      std::vector<size_t> all_layers(layers.size());
+      std::iota(all_layers.begin(), all_layers.end(), size_t{0});
+      accept(all_layers, error);
+    }
     for (size_t i = kept.size(); error <= budget && i-- > 0 && kept.size() > 1;) {
       std::vector<size_t> fewer = kept;
       fewer.erase(fewer.begin() + static_cast<ptrdiff_t>(i));
@@ -253,8 +259,7 @@ Converted within(double budget, Converted converted, const Prepared& prepared, c
     }
   }
   std::vector<std::string> reasons;
-  for (const size_t i : kept)
-    reasons.push_back(fmt::format("{} (gains {:.3g})", layers[i].second, layers[i].first));
+  for (const size_t i : kept) reasons.push_back(fmt::format("{} (gains {:.3g})", layers[i].second, layers[i].first));
   converted.report.notes.push_back(
       reasons.empty() ? all + ", nothing is kept in float"
                       : fmt::format("{}, {:.3g} with these in float: {}", all, error, fmt::join(reasons, ", ")));

@@ -121,8 +121,8 @@ double gelu(double x) {
 }
 /// The polynomial that defines it: kernels/math.h.
 double gelu_i8(double x) {
-  constexpr std::array coefficients{-9.44968992e-10, 8.22401276e-08,  -3.11232088e-06, 6.78972865e-05,
-                                    -0.000958072138, 0.00932710152, -0.0655807257,   0.398497581};
+  constexpr std::array coefficients{-9.44968992e-10, 8.22401276e-08, -3.11232088e-06, 6.78972865e-05,
+                                    -0.000958072138, 0.00932710152,  -0.0655807257,   0.398497581};
   if (std::isnan(x)) return x;
   const double low = std::max(x, -4.16), c = std::min(low, 4.16);
   double p = 0;
@@ -619,7 +619,7 @@ class Evaluation {
         values[static_cast<size_t>(start + i)] = static_cast<float>(value);
       }
     });
-    return with_rows(made(x().dims, std::move(values)), op.groups);
+    return with_rows(made(x().dims, std::move(values)), op);
   }
 
   std::vector<Literal> operator()(const Recurrent& op) const { return layer(op, false); }
@@ -689,7 +689,7 @@ class Evaluation {
       std::fill(sums.begin(), sums.end(), 0.0);
       for (int64_t group = 0; group < op.groups; ++group) {
         std::vector<double>& row = rows[static_cast<size_t>(group)];
-        if (int8) round_row(row);
+        if (int8) round_row(row, true);
         for (int64_t i = 0; i < terms; ++i)
           for (int64_t m = group * own; m < (group + 1) * own; ++m)
             sums[static_cast<size_t>(m)] +=
@@ -746,7 +746,7 @@ class Evaluation {
   }
 
   std::vector<Literal> operator()(const Quantize& op) const {
-    return optional(1) ? std::vector{quantised_as(x(), *optional(1))} : quantised(x(), op.groups);
+    return optional(1) ? std::vector{quantised_as(x(), *optional(1))} : quantised(x(), op.groups, op.asymmetric);
   }
   /// With the scale and zero point that are given.
   Literal quantised_as(const Literal& x, const Literal& given) const {
@@ -795,7 +795,7 @@ class Evaluation {
       if (const Literal* residual = optional(5)) y += data<float>(*residual)[i];
       values[static_cast<size_t>(i)] = static_cast<float>(activate(op.activation, y));
     }
-    std::vector<Literal> results = with_rows(made(dims, std::move(values)), op.groups);
+    std::vector<Literal> results = with_rows(made(dims, std::move(values)), op);
     if (const Literal* given = optional(8)) results.push_back(quantised_as(results.front(), *given));
     return results;
   }
@@ -811,39 +811,58 @@ class Evaluation {
     return made(w.dims, std::move(values));
   }
 
-  static void round_row(std::vector<double>& row) {
-    double top = 0;
-    for (const double x : row) top = largest(top, std::abs(x));
-    const bool usable = top >= 0x1p-100 && top < infinity;
-    for (double& x : row) x = usable ? std::nearbyint(x * 127 / top) * top / 127 : top * 0;
+  /// The levels of a group of elements: kernels/quantize/quantize.h.
+  struct Levels {
+    double width, steps;
+    double zero = 0;
+
+    template <class Elements>
+    Levels(const Elements& elements, bool asymmetric) : steps(asymmetric ? 253 : 127) {
+      double high = 0, depth = 0;
+      for (const double x : elements) {
+        high = largest(high, asymmetric ? x : std::abs(x));
+        if (asymmetric) depth = largest(depth, -x);
+      }
+      width = high + depth;
+      if (usable() && asymmetric) zero = std::nearbyint(depth * steps / width - 126.25);
+    }
+    bool usable() const { return width >= 0x1p-100 && width < infinity; }
+    double scale() const { return usable() ? width / steps : width * 0; }
+    double level(double x) const { return usable() ? std::nearbyint(x * steps / width + zero) : 0; }
+  };
+
+  static void round_row(std::vector<double>& row, bool asymmetric) {
+    const Levels levels(row, asymmetric);
+    for (double& x : row) x = (levels.level(x) - levels.zero) * levels.scale();
   }
 
-  /// A result, and where groups > 0 the same as int8 and scales.
-  static std::vector<Literal> with_rows(Literal y, int64_t groups) {
+  /// A result, and where groups > 0 the same as int8 and what was found with it.
+  template <class Op>
+  static std::vector<Literal> with_rows(Literal y, const Op& op) {
     std::vector<Literal> results{std::move(y)};
-    if (groups > 0)
-      for (Literal& result : quantised(results.front(), groups)) results.push_back(std::move(result));
+    if (op.groups > 0)
+      for (Literal& result : quantised(results.front(), op.groups, op.asymmetric)) results.push_back(std::move(result));
     return results;
   }
 
-  static std::vector<Literal> quantised(const Literal& x, int64_t groups) {
+  static std::vector<Literal> quantised(const Literal& x, int64_t groups, bool asymmetric) {
     const int64_t columns = x.dims.back() / groups;
     Sizes dims = x.dims;
     dims.back() = groups;
-    std::vector<int8_t> q(static_cast<size_t>(x.count()));
-    std::vector<float> scales(static_cast<size_t>(product(dims)));
-    for (size_t group = 0; group < scales.size(); ++group) {
-      const auto at = group * static_cast<size_t>(columns);
-      double top = 0;
-      for (int64_t i = 0; i < columns; ++i)
-        top = largest(top, std::abs(double{x.floats()[at + static_cast<size_t>(i)]}));
-      const bool usable = top >= 0x1p-100 && top < infinity;
-      scales[group] = static_cast<float>(usable ? top / 127 : top * 0);
-      for (int64_t i = 0; usable && i < columns; ++i)
-        q[at + static_cast<size_t>(i)] =
-            static_cast<int8_t>(std::nearbyint(x.floats()[at + static_cast<size_t>(i)] * 127 / top));
+    std::vector<int8_t> q;
+    std::vector<float> scales;
+    std::vector<int64_t> zeros;
+    const int64_t count = product(dims);
+    for (int64_t group = 0; group < count; ++group) {
+      const std::span elements = x.floats().subspan(static_cast<size_t>(group * columns), static_cast<size_t>(columns));
+      const Levels levels(elements, asymmetric);
+      scales.push_back(static_cast<float>(levels.scale()));
+      zeros.push_back(static_cast<int64_t>(levels.zero));
+      for (const float element : elements) q.push_back(static_cast<int8_t>(levels.level(element)));
     }
-    return {made(x.dims, std::move(q)), made(dims, std::move(scales))};
+    std::vector<Literal> results{made(x.dims, std::move(q)), made(dims, std::move(scales))};
+    if (asymmetric) results.push_back(made(dims, std::move(zeros)));
+    return results;
   }
 
   std::vector<Literal> operator()(const Elementwise& op) const {
@@ -1036,7 +1055,7 @@ class Evaluation {
     const int64_t width = w.dims[2];
     const std::vector<double> before = h;
     std::vector<double> state_row = h;
-    if (int8) round_row(state_row);
+    if (int8) round_row(state_row, false);
     const auto row = [&](const Literal& weights, int64_t gate, int64_t unit, int64_t size, const auto* vector) {
       const float* from = data<float>(weights) + ((direction * gates + gate) * hidden + unit) * size;
       double sum = 0;
@@ -1056,7 +1075,7 @@ class Evaluation {
     if (op.cell == Cell::gru && !op.linear_before_reset)
       for (int64_t u = 0; u < hidden; ++u)
         reset[static_cast<size_t>(u)] = sigmoid(sum(1, u)) * before[static_cast<size_t>(u)];
-    if (int8) round_row(reset);
+    if (int8) round_row(reset, false);
     for (int64_t u = 0; u < hidden; ++u) {
       double &next = h[static_cast<size_t>(u)], &cell = c[static_cast<size_t>(u)];
       if (op.cell == Cell::lstm) {  // gates i, o, f, c

@@ -127,11 +127,12 @@ struct Attention {  // operands as in kernels/attention/attention.h, of rank 4 a
   int64_t window_left = 0, window_right = 0;
   bool int8 = false;  // q, k and v i8, their scales [.., 1] the operands 7 to 9: kernels/attention_i8/attention_i8.h
 };
-struct Normalize {  // x [.., N], scale?, bias?; y, and where groups > 0 q and q_scale [.., groups]:
-                    // kernels/normalize/normalize.h
+struct Normalize {  // x [.., N], scale?, bias?; y, and where groups > 0 q and q_scale [.., groups], and where
+                    // asymmetric q_zero i32: kernels/normalize/normalize.h
   Normalization kind;
   float epsilon;
   int64_t groups = 0;
+  bool asymmetric = false;
 };
 struct Recurrent {  // ONNX's operands x [T, B, I], w [D, G*H, I], r [D, G*H, H], b [D, 2*G*H]?, h0?, c0?; y [T, D, B,
                     // H], h, c
@@ -160,9 +161,10 @@ struct Pool {  // x [N, spatial.., C]: kernels/pool/pool.h
 struct Rope {  // x [.., D], cos and sin [.., R], which broadcast against x: kernels/rope/rope.h
   Pairing pairing;
 };
-struct Quantize {  // x [.., N], given [2]?; q i8, and where none is given scale [.., groups]:
-                   // kernels/quantize/quantize.h
+struct Quantize {  // x [.., N], given [2]?; q i8, and where none is given scale [.., groups], and where asymmetric
+                   // zero i32: kernels/quantize/quantize.h
   int64_t groups = 1;
+  bool asymmetric = false;
 };
 /// x f32, scale and zero i32, which broadcast: round(x / scale) + zero, brought into a range. expand_quantized()
 /// replaces these two.
@@ -172,11 +174,12 @@ struct QuantizeLinear {
 };
 struct DequantizeLinear {};  // q i32 or i8, scale, zero i32: (q - zero) * scale
 /// a i8 [.., M, K], a_scale [.., M, 1], b i8 [K, N], b_scale [N], bias [N]?, residual?, a_zero i32 [.., M, 1]?, b_zero
-/// i32 [N]?, given [2]?; y, and where groups > 0 q and q_scale [.., M, groups], or q alone where its scale and zero are
-/// given: kernels/matmul_i8/matmul_i8.h
+/// i32 [N]?, given [2]?; y, and where groups > 0 q and q_scale [.., M, groups], and where asymmetric q_zero i32, or q
+/// alone where its scale and zero are given: kernels/matmul_i8/matmul_i8.h
 struct MatmulI8 {
   Activation activation = Activation::none;
   int64_t groups = 0;
+  bool asymmetric = false;
 };
 /// x f32, w i8 [taps.., C / groups, M], w_scale [M], bias [M]?, residual?: kernels/conv_i8/conv_i8.h
 struct ConvI8 : Conv {};

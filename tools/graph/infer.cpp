@@ -253,8 +253,9 @@ class Inference {
     if (x.empty()) refuse("has no axis to normalise");
     for (size_t i = 1; i < 3; ++i)
       if (has(i)) equal(input(i, Type::f32).dims, {x.back()});
-    if (op.groups == 0) return {{Type::f32, x}};
-    return {{Type::f32, x}, {Type::i8, x}, {Type::f32, scales(x, op.groups)}};
+    std::vector<Inferred> results{{Type::f32, x}};
+    if (op.groups > 0) add_rows(results, x, op);
+    return results;
   }
 
   std::vector<Inferred> infer(const Recurrent& op) {
@@ -373,7 +374,9 @@ class Inference {
       equal(input(1, Type::f32).dims, {2});
       return {{Type::i8, x}};
     }
-    return {{Type::i8, x}, {Type::f32, scales(x, op.groups)}};
+    std::vector<Inferred> results;
+    add_rows(results, x, op);
+    return results;
   }
 
   std::vector<Inferred> infer(const QuantizeLinear& op) {
@@ -406,10 +409,17 @@ class Inference {
       equal(input(8, Type::f32).dims, {2});
       results.push_back({Type::i8, y});
     } else if (op.groups > 0) {
-      results.push_back({Type::i8, y});
-      results.push_back({Type::f32, scales(y, op.groups)});
+      add_rows(results, y, op);
     }
     return results;
+  }
+
+  /// Rows of int8 and what is found with them.
+  template <class Op>
+  void add_rows(std::vector<Inferred>& results, const Dims& x, const Op& op) {
+    results.push_back({Type::i8, x});
+    results.push_back({Type::f32, scales(x, op.groups)});
+    if (op.asymmetric) results.push_back({Type::i32, scales(x, op.groups)});
   }
 
   Dims scales(Dims x, int64_t groups) {

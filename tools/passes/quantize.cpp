@@ -10,6 +10,7 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <tuple>
 
 #include "kernels/matmul_i8/matmul_i8.h"
 #include "tools/error.h"
@@ -71,7 +72,7 @@ bool is_layer(const Graph& graph, const Node& node) {
   if (!weights || graph.value(node.inputs[0]).constant || weights->dims.size() < 2) return false;
   const int64_t n = weights->dims.back(), k = *(weights->dims.end() - 2);
   const std::span<const float> w = weights->floats();
-  return weights->count() == k * n && k >= least_terms && k <= most_terms_i8() &&
+  return weights->count() == k * n && k >= least_terms && k <= most_terms_i8(255, 127) &&
          std::all_of(w.begin(), w.end(), [](float each) { return std::isfinite(each); });
 }
 
@@ -191,7 +192,7 @@ class Quantization {
     const std::span<const float> w = literal->floats();
     return std::all_of(w.begin(), w.end(), [](float each) { return std::isfinite(each); });
   }
-  static bool fits(int64_t terms) { return terms >= least_terms && terms <= most_terms_i8(); }
+  static bool fits(int64_t terms) { return terms >= least_terms && terms <= most_terms_i8(255, 127); }
 
   /// What is asked for, and what had better.
   bool stays_float(const Node& layer) {
@@ -207,17 +208,20 @@ class Quantization {
     return true;
   }
 
-  using Rows = std::pair<ValueId, ValueId>;  // int8, and the scales of its groups
+  /// Rows as int8, the scales of their groups, and their zero points (no_value: 0).
+  struct Rows {
+    ValueId q, scale, zero = no_value;
+  };
 
   /// The last axis of a value as int8 in `groups` groups, made once for all their readers. What only arranges rows or
   /// groups goes behind: whoever makes the elements may quantise them then.
-  Rows rows_of(ValueId x, int64_t groups, const std::string& name) {
-    const auto [entry, is_new] = rows_.try_emplace({x, groups});
-    if (is_new) entry->second = arranged(x, groups, name);
+  Rows rows_of(ValueId x, int64_t groups, const std::string& name, bool asymmetric = false) {
+    const auto [entry, is_new] = rows_.try_emplace({x, groups, asymmetric});
+    if (is_new) entry->second = arranged(x, groups, name, asymmetric);
     return entry->second;
   }
 
-  Rows arranged(ValueId x, int64_t groups, const std::string& name) {
+  Rows arranged(ValueId x, int64_t groups, const std::string& name, bool asymmetric) {
     const auto with_groups = [&](Dims dims) {
       dims.back() = groups;
       return dims;
@@ -225,8 +229,9 @@ class Quantization {
     if (const auto* transpose = made_by<Transpose>(graph_, x);
         transpose != nullptr && transpose->permutation.back() + 1 == static_cast<int>(transpose->permutation.size())) {
       const Transpose op = *transpose;
-      const auto [q, scale] = rows_of(producer(graph_, x)->inputs[0], groups, name);
-      return {graph_.add_value(op, {q}, name), graph_.add_value(op, {scale}, name)};
+      const auto [q, scale, zero] = rows_of(producer(graph_, x)->inputs[0], groups, name, asymmetric);
+      return {graph_.add_value(op, {q}, name), graph_.add_value(op, {scale}, name),
+              zero == no_value ? no_value : graph_.add_value(op, {zero}, name)};
     }
     if (made_by<Reshape>(graph_, x) != nullptr) {
       // [.., H * D] -> [.., H, D], or the last axis as it is.
@@ -237,27 +242,33 @@ class Quantization {
                           before.back() == own.back() * *heads &&
                           std::equal(before.begin(), before.end() - 1, own.begin());
       if (splits || (!before.empty() && before.back() == own.back())) {
-        const auto [q, scale] = rows_of(from, splits ? groups * *heads : groups, name);
-        return {graph_.add_value(Reshape{own}, {q}, name), graph_.add_value(Reshape{with_groups(own)}, {scale}, name)};
+        const auto [q, scale, zero] = rows_of(from, splits ? groups * *heads : groups, name, asymmetric);
+        const Reshape as_groups{with_groups(own)};
+        return {graph_.add_value(Reshape{own}, {q}, name), graph_.add_value(as_groups, {scale}, name),
+                zero == no_value ? no_value : graph_.add_value(as_groups, {zero}, name)};
       }
     }
-    const std::vector<ValueId>& made = graph_.node(graph_.add(Quantize{groups}, {x}, name)).outputs;
-    return {made[0], made[1]};
+    const std::vector<ValueId>& made = graph_.node(graph_.add(Quantize{groups, asymmetric}, {x}, name)).outputs;
+    return {made[0], made[1], asymmetric ? made[2] : no_value};
   }
 
-  /// What a product reads: rows as int8, their scales, and a zero point (no_value: 0) where a range gave them.
-  struct Operand {
-    ValueId q, scale, zero = no_value;
-  };
-  Operand operand_of(ValueId x, const std::string& name) {
+  /// What a product reads: in a range where one is given.
+  Rows operand_of(ValueId x, const std::string& name) {
     const auto range = ranges_.find(x);
-    if (range == ranges_.end() || !usable(range->second)) {
-      const auto [q, scale] = rows_of(x, 1, name);
-      return {q, scale};
-    }
+    if (range == ranges_.end() || !usable(range->second)) return rows_of(x, 1, name, has_zeros(x));
     const auto [entry, is_new] = given_.try_emplace(x);
     if (is_new) entry->second = in_range(x, range->second, name);
     return entry->second;
+  }
+
+  /// Whether a value's rows have zero points: products alone read them in int8, which know what to do with those, and
+  /// no table has them.
+  bool has_zeros(ValueId x) const {
+    if (rows_.count({x, 1, false}) != 0 || made_by<Gather>(graph_, x) != nullptr) return false;
+    const std::vector<NodeId> readers = graph_.readers(x);
+    return std::none_of(readers.begin(), readers.end(), [&](NodeId id) {
+      return id >= 0 && is_one_of<Attention, Recurrent>(graph_.node(id).operation);
+    });
   }
 
   static bool usable(const Range& range) {
@@ -266,7 +277,7 @@ class Quantization {
   }
 
   /// 0 is a step: padding and what an activation cuts off stay what they are.
-  Operand in_range(ValueId x, const Range& range, const std::string& name) {
+  Rows in_range(ValueId x, const Range& range, const std::string& name) {
     const float low = std::min(range.lowest, 0.0f), scale = (std::max(range.highest, 0.0f) - low) / 255;
     const auto zero = std::clamp<int64_t>(std::lround(-128 - double{low} / scale), -128, 127);
     const ValueId s = graph_.constant(name + " scale", Literal::of({}, std::vector<float>{scale})),
@@ -285,9 +296,9 @@ class Quantization {
     std::vector<ValueId> inputs = node.inputs;
     inputs.resize(7, no_value);
     for (size_t i = 0; i < 3; ++i) {
-      const auto [q, scale] = rows_of(inputs[i], 1, node.name);
-      inputs[i] = q;
-      inputs.push_back(scale);
+      const Rows rows = rows_of(inputs[i], 1, node.name);
+      inputs[i] = rows.q;
+      inputs.push_back(rows.scale);
     }
     const NodeId made = graph_.add(op, std::move(inputs), node.name, node.absorbed);
     graph_.node(made).mark = node.mark;
@@ -298,8 +309,9 @@ class Quantization {
   void matmul(NodeId id) {
     const Node node = graph_.node(id);
     const Value weights = graph_.value(node.inputs[1]);
+    const std::vector<int64_t> dims(weights.constant->dims.end() - 2, weights.constant->dims.end());
     const auto [q, scale, zero] = operand_of(node.inputs[0], node.name);
-    const auto [b, b_scale] = by_last_axis(weights, {weights.constant->dims.end() - 2, weights.constant->dims.end()});
+    const auto [b, b_scale] = by_last_axis(weights, dims);
     const ValueId y = replace(node, MatmulI8{std::get<Matmul>(node.operation).activation},
                               {q, scale, b, b_scale, operand(node, 2), operand(node, 3), zero})[0];
     if (const auto range = ranges_.find(node.outputs[0]); range != ranges_.end()) ranges_[y] = range->second;
@@ -318,7 +330,7 @@ class Quantization {
   void recurrent(NodeId id) {
     const Node node = graph_.node(id);
     const Value w = graph_.value(node.inputs[1]), r = graph_.value(node.inputs[2]);  // the graph's own move
-    const auto [x, x_scale] = rows_of(node.inputs[0], 1, node.name);
+    const auto [x, x_scale, none] = rows_of(node.inputs[0], 1, node.name);
     const auto [w8, w_scale] = by_rows(w);
     const auto [r8, r_scale] = by_rows(r);
     replace(node, RecurrentI8{std::get<Recurrent>(node.operation)},
@@ -405,25 +417,27 @@ class Quantization {
   /// Products and normalizations write their rows as int8 themselves, and a table of int8 has them.
   void into_maker(NodeId id) {
     const Node quantize = graph_.node(id);
+    const Quantize rows = std::get<Quantize>(quantize.operation);
     const ValueId x = quantize.inputs[0];
     const Node* maker = producer(graph_, x);
     if (maker == nullptr) return;
-    if (made_by<Gather>(graph_, x) != nullptr && maker->inputs.size() > 2 &&
-        std::get<Quantize>(quantize.operation).groups == 1 &&
+    if (made_by<Gather>(graph_, x) != nullptr && maker->inputs.size() > 2 && rows.groups == 1 && !rows.asymmetric &&
         !is_in_product(*graph_.value(maker->inputs[0]).constant)) {
-      const Node rows = *maker;
-      const int64_t entries = graph_.value(rows.inputs[2]).constant->count();
+      const Node gather = *maker;
+      const int64_t entries = graph_.value(gather.inputs[2]).constant->count();
       const ValueId scales =
-          graph_.constant(rows.name + " scale", with_dims(*graph_.value(rows.inputs[2]).constant, {entries, 1}));
+          graph_.constant(gather.name + " scale", with_dims(*graph_.value(gather.inputs[2]).constant, {entries, 1}));
       graph_.replace(quantize.outputs[0],
-                     graph_.add_value(Gather{0}, {rows.inputs[0], rows.inputs[1]}, rows.name, rows.absorbed));
-      graph_.replace(quantize.outputs[1], graph_.add_value(Gather{0}, {scales, rows.inputs[1]}, rows.name + " scale"));
+                     graph_.add_value(Gather{0}, {gather.inputs[0], gather.inputs[1]}, gather.name, gather.absorbed));
+      graph_.replace(quantize.outputs[1],
+                     graph_.add_value(Gather{0}, {scales, gather.inputs[1]}, gather.name + " scale"));
       return;
     }
     Node both = *maker;
     const auto takes = [&](auto* op) {
       if (op == nullptr || op->groups > 0) return false;
-      op->groups = std::get<Quantize>(quantize.operation).groups;
+      op->groups = rows.groups;
+      op->asymmetric = rows.asymmetric;
       return true;
     };
     auto* product = std::get_if<MatmulI8>(&both.operation);
@@ -432,8 +446,7 @@ class Quantization {
     const NodeId into = graph_.add(both.operation, both.inputs, both.name, both.absorbed);
     const std::vector<ValueId> made = graph_.node(into).outputs;
     graph_.replace(x, made[0]);
-    graph_.replace(quantize.outputs[0], made[1]);
-    graph_.replace(quantize.outputs[1], made[2]);
+    for (size_t i = 0; i < quantize.outputs.size(); ++i) graph_.replace(quantize.outputs[i], made[i + 1]);
     graph_.drop(std::array{id});
     if (product != nullptr && product->activation == Activation::gelu && graph_.readers(made[0]).empty())
       std::get<MatmulI8>(graph_.node(into).operation).activation = Activation::gelu_i8;
@@ -443,8 +456,8 @@ class Quantization {
   const Int8Options& options_;
   std::map<ValueId, Range> ranges_;
   Report& report_;
-  std::map<std::pair<ValueId, int64_t>, Rows> rows_;
-  std::map<ValueId, Operand> given_;
+  std::map<std::tuple<ValueId, int64_t, bool>, Rows> rows_;  // by value, groups, and whether asymmetric
+  std::map<ValueId, Rows> given_;
   std::vector<std::string> kept_;
   enum class Raw { handed_in, computed };
   std::map<ValueId, Raw> raw_;

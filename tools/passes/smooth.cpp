@@ -31,13 +31,18 @@ struct Matrix {
   float* row(size_t i) { return &values[i * columns]; }
 };
 
-/// To 255 steps of the largest magnitude of each row, and back.
-void round_rows(Matrix& m) {
+/// To the levels of int8 that each row has (kernels/quantize/quantize.h), and back.
+void round_rows(Matrix& m, bool asymmetric) {
   for (size_t i = 0; i < m.rows; ++i) {
-    float top = 0;
-    for (size_t j = 0; j < m.columns; ++j) top = std::max(top, std::abs(m.row(i)[j]));
-    if (top == 0) continue;
-    for (size_t j = 0; j < m.columns; ++j) m.row(i)[j] = std::nearbyint(m.row(i)[j] * (127 / top)) * (top / 127);
+    float high = 0, low = 0;
+    for (size_t j = 0; j < m.columns; ++j) {
+      const float x = m.row(i)[j];
+      high = std::max(high, asymmetric ? x : std::abs(x));
+      if (asymmetric) low = std::min(low, x);
+    }
+    const float scale = (high - low) / (asymmetric ? 253.0f : 127.0f);
+    if (scale == 0) continue;
+    for (size_t j = 0; j < m.columns; ++j) m.row(i)[j] = std::nearbyint(m.row(i)[j] / scale) * scale;
   }
 }
 
@@ -121,8 +126,8 @@ class Smoothing {
         for (size_t c = 0; c < k; ++c) x8.row(i)[c] /= scales[c];
       for (size_t i = 0; i < w.rows; ++i)
         for (size_t c = 0; c < k; ++c) w8.row(i)[c] *= scales[c];
-      round_rows(x8);
-      round_rows(w8);
+      round_rows(x8, true);
+      round_rows(w8, false);
       Matrix found = product(x8, w8);
       double error = 0;
       for (size_t i = 0; i < x.rows; ++i) {

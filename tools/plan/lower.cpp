@@ -752,7 +752,7 @@ class Lowering {
     }
     const Value& y = graph_.value(places.node.outputs[0]);
     if (op.groups > 0)  // a q whose scale is given is read, or never asked for
-      for (size_t i = 1; i < 3; ++i)
+      for (size_t i = 1; i < places.outputs.size(); ++i)
         if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
     Expression rows = 1;
     for (size_t axis = 0; axis + 1 < y.dims.size(); ++axis) rows = rows * y.dims[axis];
@@ -828,7 +828,7 @@ class Lowering {
   void lower(const Normalize& op, Places& places) {
     View x = packed(*places.inputs[0], places.node);
     if (op.groups > 0)
-      for (size_t i = 1; i < 3; ++i)
+      for (size_t i = 1; i < places.outputs.size(); ++i)
         if (!places.outputs[i]) places.outputs[i] = own_place(places.node, places.node.outputs[i]);
     std::vector<View*> rows{&x};
     for (Optional& output : places.outputs)
