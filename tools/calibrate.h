@@ -17,6 +17,11 @@ struct Activations {
 
 struct Calibration {
   std::map<std::string, Activations> layers;  // by name
+
+  const Activations* find(const std::string& layer) const {
+    const auto found = layers.find(layer);
+    return found == layers.end() ? nullptr : &found->second;
+  }
 };
 
 /// Watches a session of the float model; what it saw is in `seen`.

@@ -191,6 +191,8 @@ Prepared prepare(const std::filesystem::path& path, const ConvertOptions& option
     tell(progress, "run at random");
     result.at_random = calibrate_at_random(result.graph);
   }
+  if (options.quantization != ConvertOptions::Quantization::none)
+    centre_keys(result.graph, result.at_random.get(), result.report);
   return result;
 }
 

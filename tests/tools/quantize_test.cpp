@@ -320,6 +320,49 @@ TEST_CASE("quantize: products hand query, key and value over by head") {
   CHECK(file.count(OperatorKind::copy) == 0);
 }
 
+TEST_CASE("quantize: what all keys have in common is taken off them") {
+  Built b;
+  const ValueId x = b.input({2, 9, 48});
+  const auto layer = [&](const char* name, Matmul operation = {}) {
+    return b.graph.add_value(
+        operation, {x, b.constant({48, 64}), b.graph.constant("b", Literal::of({64}, std::vector<float>(64, 50.0f)))},
+        name);
+  };
+  const auto heads = [&](ValueId y) { return b.add(Transpose{{0, 2, 1, 3}}, {b.add(Reshape{{2, 9, 4, 16}}, {y})}); };
+  const auto attend = [&](ValueId keys) {
+    b.output(b.add(Attention{}, {heads(layer("query")), heads(keys), heads(layer("value"))}));
+  };
+  attend(layer("key"));
+  attend(layer("positive key", {.activation = Activation::relu}));  // its bias is not what all keys have in common
+  const ValueId shared = layer("shared key");
+  attend(shared);
+  b.output(shared);
+  const std::vector<Literal> inputs{random_literal(Type::f32, {2, 9, 48}, b.random)};
+  const File before(b.graph);
+  // Rows about 1: their mean is what each column of the weights adds up to.
+  Calibration calibration;
+  calibration.layers["key"] = {std::vector<float>(48, 1), std::vector<float>(3 * 48, 1)};
+  Report report;
+  centre_keys(b.graph, &calibration, report);
+  CHECK(report.notes == std::vector<std::string>{"the keys of 1 attentions are centred"});
+  for (const NodeId id : b.graph.order()) {
+    const Node& node = b.graph.node(id);
+    if (!std::holds_alternative<Matmul>(node.operation)) continue;
+    const std::span<const float> bias = b.graph.value(node.inputs[2]).constant->floats(),
+                                 weights = b.graph.value(node.inputs[1]).constant->floats();
+    for (size_t i = 0; i < bias.size(); ++i) {
+      double sum = 0;
+      for (size_t c = 0; c < 48; ++c) sum += weights[c * 64 + i];
+      CHECK(bias[i] == doctest::Approx(node.name == "key" ? -sum : 50.0));
+    }
+  }
+  const std::vector<Literal> expected = on_device(before.bytes, inputs, {}),
+                             found = on_device(File(b.graph).bytes, inputs, {});
+  for (size_t i = 0; i < expected.size(); ++i)
+    for (size_t j = 0; j < expected[i].floats().size(); ++j)
+      CHECK(found[i].floats()[j] == doctest::Approx(expected[i].floats()[j]).epsilon(1e-4));
+}
+
 TEST_CASE("quantize: attention in int8 is near the float one") {
   Built b;
   const Expression tokens = b.dimension("tokens", 1, 64);

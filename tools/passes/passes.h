@@ -42,6 +42,10 @@ void expand_quantized(Graph& graph);
 bool smooths(Graph& graph);  // whether there may be any
 std::vector<NodeId> smooth(Graph& graph, std::vector<NodeId> layers, const Calibration& calibration, Report& report);
 
+/// Takes off keys what all of them have in common. To be done before the float model that int8 is compared with is made:
+/// the layers that make keys compute something else then. `calibration` may be null.
+void centre_keys(Graph& graph, const Calibration* calibration, Report& report);
+
 /// What quantize() may quantise with ranges: operands of layers.
 std::vector<ValueId> quantizable(const Graph& graph);
 /// Layers with constant weights in int8, after optimise(). Operands that `ranges` knows have a scale and zero point

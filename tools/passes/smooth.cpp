@@ -6,6 +6,8 @@
 /// with the strength at which rows seen and weights, both in int8, give the least squared error, relative to each row
 /// of the product; 0 changes nothing. x / s costs nothing where x is normalised: scale and bias are constants. Where
 /// others need x as it is (a residual), the normalisation is computed twice.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -97,9 +99,9 @@ class Smoothing {
 
   /// Empty: nothing is gained.
   std::vector<float> scales_of(const std::vector<NodeId*>& readers) const {
-    const auto seen = calibration_.layers.find(graph_.node(*readers[0]).name);
-    if (seen == calibration_.layers.end()) return {};
-    const std::vector<float>& top = seen->second.top;
+    const Activations* seen = calibration_.find(graph_.node(*readers[0]).name);
+    if (seen == nullptr) return {};
+    const std::vector<float>& top = seen->top;
     const size_t k = top.size();
     std::vector<float> weight_top(k);
     Matrix w{0, k, {}};
@@ -112,7 +114,7 @@ class Smoothing {
         for (size_t c = 0; c < k; ++c) w.values.push_back(values[c * n + column]);
     }
     Matrix x{0, k, {}};
-    const std::vector<float>& rows = seen->second.rows;
+    const std::vector<float>& rows = seen->rows;
     for (size_t row = 0; row < rows.size() / k; row += 1 + rows.size() / k / most_rows, ++x.rows)
       x.values.insert(x.values.end(), rows.begin() + static_cast<ptrdiff_t>(row * k),
                       rows.begin() + static_cast<ptrdiff_t>((row + 1) * k));
@@ -207,6 +209,50 @@ class Smoothing {
 };
 
 }  // namespace
+
+/// The same row added to all keys of a head adds the same to all scores of a query, which softmax takes off again: so
+/// the bias of a layer that makes keys is free. (Of SageAttention, Zhang et al. 2024, which takes off the mean while it
+/// runs.) On data it becomes what centres the keys, else it goes.
+void centre_keys(Graph& graph, const Calibration* calibration, Report& report) {
+  int count = 0;
+  for (const NodeId id : graph.order()) {
+    const Node& attention = graph.node(id);
+    if (!std::holds_alternative<Attention>(attention.operation)) continue;
+    ValueId keys = attention.inputs[1];
+    if (std::count(attention.inputs.begin(), attention.inputs.end(), keys) > 1) continue;
+    const auto has_one_reader = [&](ValueId value) { return graph.readers(value).size() == 1; };
+    while (has_one_reader(keys) &&
+           (made_by<Reshape>(graph, keys) != nullptr || made_by<Transpose>(graph, keys) != nullptr))
+      keys = producer(graph, keys)->inputs[0];
+    const auto* matmul = made_by<Matmul>(graph, keys);
+    if (matmul == nullptr || matmul->activation != Activation::none || !has_one_reader(keys)) continue;
+    const Node layer = *producer(graph, keys);
+    const auto& weights = graph.value(layer.inputs[1]).constant;
+    if (layer.inputs.size() < 3 || layer.inputs[2] == no_value ||
+        (layer.inputs.size() > 3 && layer.inputs[3] != no_value) || !weights || weights->type != Type::f32 ||
+        !graph.value(layer.inputs[2]).constant)
+      continue;
+    const std::span<const float> w = weights->floats();
+    const auto n = static_cast<size_t>(weights->dims.back());
+    std::vector<double> mean(n);
+    if (const Activations* seen = calibration != nullptr ? calibration->find(layer.name) : nullptr;
+        seen != nullptr && !seen->rows.empty() && seen->top.size() * n == w.size()) {
+      const size_t k = seen->top.size(), rows = seen->rows.size() / k;
+      for (size_t c = 0; c < k; ++c) {
+        double sum = 0;
+        for (size_t row = 0; row < rows; ++row) sum += seen->rows[row * k + c];
+        for (size_t i = 0; i < n; ++i) mean[i] += sum / static_cast<double>(rows) * w[c * n + i];
+      }
+    }
+    std::vector<float> bias;
+    for (const double each : mean) bias.push_back(std::isfinite(each) ? static_cast<float>(-each) : 0);
+    std::vector<ValueId> inputs = layer.inputs;
+    inputs[2] = graph.constant(graph.value(inputs[2]).name, Literal::of({static_cast<int64_t>(n)}, std::move(bias)));
+    graph.replace(keys, graph.add_value(layer.operation, inputs, layer.name, layer.absorbed));
+    ++count;
+  }
+  if (count > 0) report.notes.push_back(fmt::format("the keys of {} attentions are centred", count));
+}
 
 bool smooths(Graph& graph) {
   const std::vector<NodeId> order = graph.order();
