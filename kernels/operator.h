@@ -125,4 +125,10 @@ enum class OperatorKind : uint8_t {
 
 const Operator& operator_of(OperatorKind kind);
 
+/// Whether its multiply-accumulates are of int8.
+inline bool computes_in_int8(OperatorKind kind) {
+  return kind == OperatorKind::matmul_i8 || kind == OperatorKind::attention_i8 || kind == OperatorKind::recurrent_i8 ||
+         kind == OperatorKind::conv_i8;
+}
+
 }  // namespace heed

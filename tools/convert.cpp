@@ -61,7 +61,9 @@ void load(const std::vector<std::byte>& bytes, Report& report) {
   accept(session);
   for (uint32_t i = 0; i < model->operator_count(); ++i) {
     const OperatorInfo info = model->operator_info(i);
-    report.macs += static_cast<uint64_t>(session->value(info.macs));
+    const auto macs = static_cast<uint64_t>(session->value(info.macs));
+    report.macs += macs;
+    if (computes_in_int8(info.kind)) report.int8_macs += macs;
     ++report.heed_operators[operator_of(info.kind).name];
   }
 }
@@ -205,6 +207,10 @@ Converted finish(Prepared model, const ConvertOptions& options, const Progress& 
   result.bytes = compile(std::move(model.graph), fitted, progress, result.report);
   tell(progress, "verify");
   load(result.bytes, result.report);
+  Report& report = result.report;
+  if (options.quantization != ConvertOptions::Quantization::none && 4 * report.int8_macs < report.macs)
+    report.notes.push_back(fmt::format("{} of {} multiply-accumulates are in int8: hardly faster than in float",
+                                       report.int8_macs, report.macs));
   return result;
 }
 

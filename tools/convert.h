@@ -85,7 +85,7 @@ struct Report {
   std::map<std::string, int> onnx_operators;        // before: ONNX operator: count
   std::map<std::string, int> heed_operators;        // after
   std::vector<std::vector<std::string>> operators;  // nodes that each operator of the file computes
-  uint64_t file_bytes = 0, constants = 0, state = 0, workspace = 0, lower_bound = 0, tables = 0, macs = 0;
+  uint64_t file_bytes = 0, constants = 0, state = 0, workspace = 0, lower_bound = 0, tables = 0, macs = 0, int8_macs = 0;
 };
 
 struct Converted {

@@ -13,7 +13,7 @@ void normalize(const NormalizeArgs& args) {
   const float one_nth = 1.0f / static_cast<float>(args.n);
   for (int row = 0; row < args.rows; ++row) {
     const float* x = args.x + row * args.x_row;
-    float* y = args.y + row * args.y_row;
+    float* y = args.y != nullptr ? args.y + row * args.y_row : args.scratch;
     float mean = 0.0f;
     if (args.params.kind == Normalization::layer) {
       Lanes16 sums = Lanes16::zero();
@@ -69,7 +69,8 @@ Violation check(const Contract& contract) {
 
 uint64_t scratch(const Contract& contract) {
   const Shape& x = *contract.input(0);
-  return contract.output(y_output) == nullptr ? (Size(sizeof(float)) * x.dims[x.rank - 1]).value : 0;
+  return contract.output(y_output) == nullptr ? (Size(most_normalized_rows * sizeof(float)) * x.dims[x.rank - 1]).value
+                                              : 0;
 }
 
 bool in_place(const Contract&, int input, int output) {
@@ -103,7 +104,8 @@ void run(const Invocation& call) {
     rows.for_each_run(first, end, [&](const int64_t(&offsets)[steps], int64_t length) {
       NormalizeArgs args = whole;
       args.x = x.as<float>() + offsets[x_step];
-      args.y = y ? y.as<float>() + offsets[y_step] : reinterpret_cast<float*>(scratch);
+      args.y = y ? y.as<float>() + offsets[y_step] : nullptr;
+      args.scratch = reinterpret_cast<float*>(scratch);
       if (q)
         args.to = {q.as<int8_t>() + offsets[q_step],
                    q_scale.as<float>() + offsets[q_scale_step],

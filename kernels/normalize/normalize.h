@@ -10,7 +10,7 @@
 /// inputs: 0 x f32 [.., N] last stride 1, 1 scale f32 [N] optional, 2 bias f32 [N] optional
 /// outputs: 0 y, shape of x, absent where only q is wanted; 1 q i8, shape of x, and 2 q_scale f32 [.., G], both or
 ///   neither, and 3 q_zero i32 [.., G] optional with them: y as int8 (kernels/quantize/quantize.h). Last strides 1.
-/// scratch: f32 [N] where q is wanted and y is not. in place: x and y.
+/// scratch: f32 [8, N] where q is wanted and y is not. in place: x and y.
 #include "kernels/operator.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/variants.h"
@@ -25,11 +25,13 @@ struct NormalizeParams {
   float epsilon;
 };
 
+inline constexpr int most_normalized_rows = 8;  // at a time
+
 /// Rows that lie at one stride.
 struct NormalizeArgs {
   const float* x;
   const float *scale, *bias;  // [n] or null
-  float* y;
+  float *y, *scratch;         // y: or null, where scratch is [most_normalized_rows, n]
   RowsI8 to;
   int32_t rows, n;
   int64_t x_row, y_row;

@@ -7,7 +7,7 @@ namespace heed::HEED_ISA {
 namespace {
 
 /// Rows whose sums are made side by side: one row's chains of additions would wait for themselves.
-inline constexpr int most_rows = 8 / panel_vectors;
+inline constexpr int most_rows = most_normalized_rows / panel_vectors;
 
 /// Of each row the 16 accumulators after step(accumulator, row, x[i..]), joined; the lanes past its end are left out.
 template <int rows, class Step>
@@ -70,11 +70,11 @@ HEED_INLINE void normalize_rows(const NormalizeArgs& args, int row) {
     means[r] = first_lane(mean[r]);
     rstds[r] = first_lane(div(splat(1.0f), sqrt(rstd[r] * one_nth + epsilon)));
   });
-  for (int r = 0; r < rows; ++r) {
-    float* y = args.y + (row + r) * args.y_row;
-    finish_row<has_scale, has_bias>(args, x + r * args.x_row, y, splat(means[r]), splat(rstds[r]));
-    if (args.to.q != nullptr) quantize_rows(y, 0, 1, args.n, args.to.from(row + r));
-  }
+  float* y = args.y != nullptr ? args.y + row * args.y_row : args.scratch;
+  const int64_t y_row = args.y != nullptr ? args.y_row : args.n;
+  for (int r = 0; r < rows; ++r)
+    finish_row<has_scale, has_bias>(args, x + r * args.x_row, y + r * y_row, splat(means[r]), splat(rstds[r]));
+  if (args.to.q != nullptr) quantize_rows(y, y_row, rows, args.n, args.to.from(row));
 }
 
 template <bool has_scale, bool has_bias>

@@ -66,12 +66,13 @@ Graph every_operator() {
 /// Layers that are large enough to gain from int8.
 Graph layers_of_int8() {
   Built g;
-  const ValueId heads = g.input({1, 2, 40, 16});
+  const ValueId heads = g.input({1, 2, 64, 32});
   g.output(g.add(Attention{}, {heads, heads, heads}));
   const ValueId rows = g.add(Gather{0}, {g.constant({4, 128}), g.input({40, 1}, Type::i32)});
   const NodeId lstm = g.graph.add(Recurrent{Cell::lstm, Direction::forward, false, 64},
                                   {rows, g.weights({1, 256, 128}), g.weights({1, 256, 64})}, "lstm");
   g.output(g.graph.node(lstm).outputs[1]);
+  g.output(g.add(Matmul{}, {rows, g.weights({128, 64})}));
   g.output(g.add(Conv{{{3, 1, 1, 1, 1}}}, {g.add(Transpose{{1, 0, 2}}, {rows}), g.constant({3, 128, 64})}));
   return g.graph;
 }

@@ -15,9 +15,9 @@ Report quantised(Built& built, const Int8Options& options = {}) {
 TEST_CASE("quantize: products in int8, the rows between two of them too") {
   Built b;
   const Expression tokens = b.dimension("tokens", 1, 40);
-  const ValueId x = b.input({2, tokens, 32});
-  const ValueId hidden = b.add(Matmul{Activation::gelu}, {x, b.constant({32, 70}), b.constant({70})});
-  b.output(b.add(Matmul{}, {hidden, b.constant({70, 32}), b.constant({32}), x}));
+  const ValueId x = b.input({2, tokens, 64});
+  const ValueId hidden = b.add(Matmul{Activation::gelu}, {x, b.constant({64, 70}), b.constant({70})});
+  b.output(b.add(Matmul{}, {hidden, b.constant({70, 64}), b.constant({64}), x}));
   const Report report = quantised(b);
   CHECK(report.fused.size() == 2);
   const File file = b.check({{{"tokens", 1}}, {{"tokens", 7}}, {{"tokens", 40}}});
@@ -30,9 +30,9 @@ TEST_CASE("quantize: products in int8, the rows between two of them too") {
 TEST_CASE("quantize: with ranges, rows need no scale of their own, nor does what lies between two products") {
   Built b;
   const Expression tokens = b.dimension("tokens", 1, 40);
-  const ValueId x = b.input({2, tokens, 32});
-  const ValueId hidden = b.add(Matmul{Activation::relu}, {x, b.constant({32, 70}), b.constant({70})});
-  b.output(b.add(Matmul{}, {hidden, b.constant({70, 32}), b.constant({32}), x}));
+  const ValueId x = b.input({2, tokens, 64});
+  const ValueId hidden = b.add(Matmul{Activation::relu}, {x, b.constant({64, 70}), b.constant({70})});
+  b.output(b.add(Matmul{}, {hidden, b.constant({70, 64}), b.constant({64}), x}));
   CHECK(quantizable(b.graph) == std::vector<ValueId>{x, hidden});
   Report report;
   const Graph in_float = b.graph;
@@ -49,7 +49,7 @@ TEST_CASE("quantize: with ranges, rows need no scale of their own, nor does what
     REQUIRE(op.inputs.size() == (first ? 10 : 8));
     CHECK((op.inputs[7] == -1) == first);  // what is even about 0 has no zero point; what is never negative has -128
   }
-  const std::vector<Literal> input = {random_literal(Type::f32, {2, 7, 32}, b.random)};
+  const std::vector<Literal> input = {random_literal(Type::f32, {2, 7, 64}, b.random)};
   const auto expected = on_host(in_float, input, {{"tokens", 7}}),
              found = on_device(file.bytes, input, {{"tokens", 7}});
   double error = 0, signal = 0;
@@ -62,9 +62,9 @@ TEST_CASE("quantize: with ranges, rows need no scale of their own, nor does what
 
 TEST_CASE("quantize: readers of one value share its rows, and others read it in float") {
   Built b;
-  const ValueId x = b.input({5, 64});
-  const ValueId y = b.add(Matmul{Activation::relu}, {x, b.constant({64, 48})});
-  for (int i = 0; i < 3; ++i) b.output(b.add(Matmul{}, {y, b.constant({48, 16})}));
+  const ValueId x = b.input({9, 64});
+  const ValueId y = b.add(Matmul{Activation::relu}, {x, b.constant({64, 96})});
+  for (int i = 0; i < 3; ++i) b.output(b.add(Matmul{}, {y, b.constant({96, 48})}));
   b.output(y);
   quantised(b);
   const File file = b.check();
@@ -136,16 +136,16 @@ TEST_CASE("quantize: recurrent layers") {
 TEST_CASE("quantize: embeddings") {
   Built b;
   b.index_limit = 40;
-  const ValueId ids = b.input({2, 3}, Type::i32);
-  const Literal table = random_literal(Type::f32, {70, 32}, b.random);
-  std::vector<float> turned(70 * 32);
+  const ValueId ids = b.input({2, 8}, Type::i32);
+  const Literal table = random_literal(Type::f32, {70, 64}, b.random);
+  std::vector<float> turned(70 * 64);
   for (size_t i = 0; i < 70; ++i)
-    for (size_t c = 0; c < 32; ++c) turned[c * 70 + i] = table.floats()[i * 32 + c];
+    for (size_t c = 0; c < 64; ++c) turned[c * 70 + i] = table.floats()[i * 64 + c];
   const ValueId tied = b.add(Gather{0}, {b.graph.constant("tied", table), ids});
-  b.output(b.add(Matmul{}, {tied, b.graph.constant("head", Literal::of({32, 70}, turned))}));
+  b.output(b.add(Matmul{}, {tied, b.graph.constant("head", Literal::of({64, 70}, turned))}));
   b.output(tied);
-  const ValueId large = b.add(Gather{0}, {b.constant({2048, 32}), ids});
-  b.output(b.add(Matmul{}, {large, b.constant({32, 20})}));  // reads rows of the table as they are
+  const ValueId large = b.add(Gather{0}, {b.constant({1024, 64}), ids});
+  b.output(b.add(Matmul{}, {large, b.constant({64, 64})}));  // reads rows of the table as they are
   b.output(b.add(Gather{0}, {b.constant({70, 32}), ids}));   // small
   b.output(b.add(Gather{1}, {b.constant({32, 4096}), ids}));
   CHECK(quantised(b).fused.size() == 4);
@@ -153,7 +153,7 @@ TEST_CASE("quantize: embeddings") {
   CHECK(file.count(OperatorKind::gather) == 5);
   CHECK(file.count(OperatorKind::quantize) == 1);  // of the tied rows, which somebody reads in float too
   int tables = 0;
-  for (const Storage& storage : file.lowered.storages) tables += storage.data.size() == 5 * 8 * 64;
+  for (const Storage& storage : file.lowered.storages) tables += storage.data.size() == 5 * 16 * 64;
   CHECK(tables == 1);  // the panels of the head are those of the table
 }
 
@@ -164,9 +164,11 @@ TEST_CASE("quantize: signals and small layers stay in float, and the report says
   const ValueId spectrum = b.add(frames, {wave, b.constant({32, 1, 64})});
   const ValueId power = b.map(Step::f_mul, {spectrum, spectrum});
   const ValueId bands = b.add(Matmul{}, {power, b.constant({64, 80})});
-  const ValueId features = b.add(Matmul{}, {b.map(Step::f_log, {bands}), b.constant({80, 20}), b.constant({20})});
-  b.output(b.add(Matmul{}, {features, b.constant({20, 20})}));  // this one is int8
-  b.output(b.add(Matmul{}, {rows, b.constant({128, 20})}));     // this one too
+  const ValueId features = b.add(Matmul{}, {b.map(Step::f_log, {bands}), b.constant({80, 64}), b.constant({64})});
+  b.output(b.add(Matmul{}, {features, b.constant({64, 64})}));  // this one is int8
+  b.output(b.add(Matmul{}, {rows, b.constant({128, 128})}));    // this one too
+  b.output(b.add(Matmul{}, {rows, b.constant({128, 64})}));     // four rows: too small
+  b.output(b.add(Matmul{}, {features, b.constant({64, 40})}));
   const auto layer = [&](ValueId x, int64_t inputs, int64_t hidden) {
     const Recurrent op{Cell::lstm, Direction::forward, false, hidden};
     b.output(b.graph
@@ -174,6 +176,8 @@ TEST_CASE("quantize: signals and small layers stay in float, and the report says
                                    "layer"))
                  .outputs[0]);
   };
+  const ValueId heads = embedded(b, {1, 2, 40, 32});
+  b.output(b.add(Attention{}, {heads, heads, heads}));
   layer(rows, 128, 64);
   layer(embedded(b, {3, 1, 24}), 24, 32);
   b.output(b.add(Conv{{WindowAxis{3}}, 1, Activation::none}, {embedded(b, {1, 20, 32}), b.constant({3, 32, 32})}));
@@ -182,12 +186,13 @@ TEST_CASE("quantize: signals and small layers stay in float, and the report says
   REQUIRE(report.notes.size() == 2);
   CHECK(report.notes[0].starts_with("in float, reading the model's inputs before a layer sets their scale: '"));
   CHECK(report.notes[1].starts_with("in float, too small to gain from int8: '"));
+  CHECK(report.notes[1].ends_with(" and 1 more"));
 }
 
 TEST_CASE("quantize: layers that are kept in float, by their names and by those of what they absorb") {
   const auto model = [] {
     Built b;
-    ValueId x = b.input({5, 64});
+    ValueId x = b.input({9, 64});
     for (const char* layer : {"first", "second", "third"})
       x = b.graph.add_value(Matmul{Activation::relu}, {x, b.constant({64, 64})}, std::string(layer) + "/MatMul",
                             {std::string(layer) + "/MatMul", std::string(layer) + "/Add"});
@@ -226,15 +231,15 @@ TEST_CASE("quantize: channels that are larger than the others are smoothed, wher
   // A normalisation of which some channels are large, read by products that weigh them little, and by a residual.
   const auto model = [] {
     Built b;
-    std::vector<float> scale(64, 1), weights(64 * 48);
+    std::vector<float> scale(64, 1), weights(64 * 64);
     for (size_t c = 3; c < 64; c += 20) scale[c] = 30;
     for (size_t i = 0; i < weights.size(); ++i)
-      weights[i] = std::normal_distribution<float>()(b.random) / scale[i / 48];
+      weights[i] = std::normal_distribution<float>()(b.random) / scale[i / 64];
     const ValueId x = b.input({40, 64});
     const ValueId y =
         b.graph.add_value(Normalize{Normalization::layer, 1e-5f},
                           {x, b.graph.constant("scale", Literal::of({64}, scale)), b.constant({64})}, "norm");
-    b.output(b.graph.add_value(Matmul{}, {y, b.graph.constant("w", Literal::of({64, 48}, weights))}, "up"));
+    b.output(b.graph.add_value(Matmul{}, {y, b.graph.constant("w", Literal::of({64, 64}, weights))}, "up"));
     b.output(y);
     return b;
   };
@@ -266,20 +271,22 @@ TEST_CASE("quantize: channels that are larger than the others are smoothed, wher
 }
 
 TEST_CASE("quantize: columns and rows of zeros") {
+  constexpr int64_t rows = 9, k = 70, n = 66;
   Built b;
-  const ValueId x = b.input({3, 20});
-  std::vector<float> weights(20 * 18);
-  for (size_t i = 0; i < weights.size(); ++i) weights[i] = i % 18 == 4 ? 0.0f : static_cast<float>(i % 7) - 3;
-  b.output(b.add(Matmul{}, {x, b.graph.constant("w", Literal::of({20, 18}, weights))}));
+  const ValueId x = b.input({rows, k});
+  std::vector<float> weights(k * n);
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = i % n == 4 ? 0.0f : static_cast<float>(i % 7) - 3;
+  b.output(b.add(Matmul{}, {x, b.graph.constant("w", Literal::of({k, n}, weights))}));
   quantised(b);
   const File file(b.graph);
-  std::vector<float> rows(60, 0.0f);
-  rows[25] = 2.0f;
-  const std::vector<Literal> y = on_device(file.bytes, {Literal::of({3, 20}, rows)}, {});
-  for (int64_t i = 0; i < 3; ++i)
-    for (int64_t j = 0; j < 18; ++j) {
-      const float expected = i == 1 ? 2 * weights[static_cast<size_t>(5 * 18 + j)] : 0.0f;
-      CHECK(y[0].floats()[static_cast<size_t>(i * 18 + j)] ==
+  REQUIRE(file.count(OperatorKind::matmul_i8) == 1);
+  std::vector<float> values(rows * k, 0.0f);
+  values[k + 5] = 2.0f;
+  const std::vector<Literal> y = on_device(file.bytes, {Literal::of({rows, k}, values)}, {});
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      const float expected = i == 1 ? 2 * weights[static_cast<size_t>(5 * n + j)] : 0.0f;
+      CHECK(y[0].floats()[static_cast<size_t>(i * n + j)] ==
             doctest::Approx(expected).epsilon(0.02));  // weights of 255 steps
     }
 }
@@ -287,14 +294,14 @@ TEST_CASE("quantize: columns and rows of zeros") {
 TEST_CASE("quantize: normalizations write rows of int8") {
   Built b;
   const Expression tokens = b.dimension("tokens", 1, 40);
-  const ValueId x = b.input({2, tokens, 48});
+  const ValueId x = b.input({2, tokens, 64});
   const auto normalized = [&](ValueId of) {
-    return b.add(Normalize{Normalization::layer, 1e-5f}, {of, b.constant({48}), b.constant({48})});
+    return b.add(Normalize{Normalization::layer, 1e-5f}, {of, b.constant({64}), b.constant({64})});
   };
   // After a sum, and read by the next; before a product alone.
   const ValueId after = normalized(x);
-  const ValueId y = b.add(Matmul{}, {after, b.constant({48, 48}), no_value, after});
-  b.output(b.add(Matmul{}, {normalized(y), b.constant({48, 20})}));
+  const ValueId y = b.add(Matmul{}, {after, b.constant({64, 64}), no_value, after});
+  b.output(b.add(Matmul{}, {normalized(y), b.constant({64, 80})}));
   quantised(b);
   const File file = b.check({{{"tokens", 1}}, {{"tokens", 7}}, {{"tokens", 40}}});
   CHECK(file.count(OperatorKind::normalize) == 2);
@@ -304,11 +311,11 @@ TEST_CASE("quantize: normalizations write rows of int8") {
 
 TEST_CASE("quantize: products hand query, key and value over by head") {
   Built b;
-  const Expression tokens = b.dimension("tokens", 1, 40);
-  const ValueId x = b.input({2, tokens, 48});
+  const Expression tokens = b.dimension("tokens", 1, 70);
+  const ValueId x = b.input({2, tokens, 64});
   const auto heads = [&](int64_t count) {
-    const ValueId y = b.add(Matmul{}, {x, b.constant({48, count * 16})});
-    return b.add(Transpose{{0, 2, 1, 3}}, {b.add(Reshape{{2, tokens, count, 16}}, {y})});
+    const ValueId y = b.add(Matmul{}, {x, b.constant({64, count * 32})});
+    return b.add(Transpose{{0, 2, 1, 3}}, {b.add(Reshape{{2, tokens, count, 32}}, {y})});
   };
   const ValueId q = heads(4), k = heads(2), v = heads(2);
   b.output(b.add(Attention{}, {q, k, v}));

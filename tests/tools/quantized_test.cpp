@@ -421,7 +421,8 @@ TEST_CASE("quantised: what is refused says why") {
   mixed.initializer("z", {}, std::vector<int8_t>{1});
   mixed.node("MatMulInteger", {"a", "w", "z"}, {"y"}, {}, "product").output("y", DataType::i32);
   CHECK_THROWS_WITH_AS(import_bytes(mixed.bytes()),
-                       doctest::Contains("a zero point (operand 2) of type int8, for an operand 0 of type uint8"), Error);
+                       doctest::Contains("a zero point (operand 2) of type int8, for an operand 0 of type uint8"),
+                       Error);
   OnnxBuilder shapes;
   shapes.input("q", DataType::u8, {4, 4}).initializer("s", {4}, std::vector<float>{1, 1, 1, 1});
   shapes.initializer("z", {}, std::vector<uint8_t>{1});

@@ -144,7 +144,7 @@ Timing measure(const LoadedModel& loaded, Session& session) {
 /// What the operators of each element type could do at most.
 struct Roofs {
   double floats, i8;
-  double of(OperatorKind kind) const { return std::string_view(operator_of(kind).name).ends_with("_i8") ? i8 : floats; }
+  double of(OperatorKind kind) const { return computes_in_int8(kind) ? i8 : floats; }
 };
 
 /// The share of the time that a model would take at its roofs.

@@ -369,7 +369,9 @@ void convert(const ConvertCommand& command) {
   memory.add({"total", grouped(report.state + report.workspace + report.tables), "one thread"});
   fmt::print("\n");
   memory.print();
-  fmt::print("\n{} multiply-accumulates\n", grouped(report.macs));
+  fmt::print("\n{} multiply-accumulates", grouped(report.macs));
+  if (report.int8_macs > 0) fmt::print(", {} of them in int8", grouped(report.int8_macs));
+  fmt::print("\n");
   fmt::print("converted in {:.2f} s with {} bytes of memory\n", cost.seconds, grouped(cost.peak_memory));
 }
 

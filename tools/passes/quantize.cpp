@@ -26,12 +26,24 @@ constexpr int64_t least_terms = 16;
 constexpr int64_t least_table = 1 << 16;
 
 /// Whether int8 is faster than float on AVX2 without dot products, where it gains least: measured, one layer at a time
-/// (float / int8 of conv: 16 outputs .5 to .9, 32 .9 to 1.1, 64 1.2 to 1.6, 128 1.4 to 1.6; of LSTM and GRU: 32 and 32
-/// .5 to 1, 64 and 64 1.05 to 1.2, 128 and 128 1.4 to 1.7; of GRU without linear_before_reset: 64 .7 to 1, 128 1
-/// to 1.2).
+/// (float / int8 of matmul, its rows quantised for it alone: 64 x 32 .65 to .95, 64 x 64 .95 to 1.1, 128 x 128 1.25 to
+/// 1.3, of one row 64 x 128 .75, 128 x 128 1.25; of attention, queries x head dim: 32 x 32 .85, 64 x 16 .9, 64 x 32
+/// 1.05, 128 x 16 1.05, 256 x 64 1.35; of conv: 16 outputs .5 to .9, 32 .9 to 1.1, 64 1.2 to 1.6, 128 1.4 to 1.6; of
+/// LSTM and GRU: 32 and 32 .5 to 1, 64 and 64 1.05 to 1.2, 128 and 128 1.4 to 1.7; of GRU without
+/// linear_before_reset: 64 .7 to 1, 128 1 to 1.2).
 bool gains(const Graph& graph, const Node& layer) {
-  if (std::holds_alternative<Attention>(layer.operation))  // keys and values are packed for all queries together
-    return graph.value(layer.inputs[0]).dims[2].range(graph.dimensions).upper >= 32;
+  const auto most = [&](const Expression& size) { return size.range(graph.dimensions).upper; };
+  const Dims& x = graph.value(layer.inputs[0]).dims;
+  if (std::holds_alternative<Attention>(layer.operation)) {  // keys and values are packed for all queries together
+    const int64_t queries = most(x[2]), head_dim = most(x[3]);
+    return queries >= 64 && head_dim >= 16 && queries * head_dim >= 2048;
+  }
+  if (std::holds_alternative<Matmul>(layer.operation)) {
+    const std::vector<int64_t>& w = graph.value(layer.inputs[1]).constant->dims;
+    const int64_t n = w.back(), k = *(w.end() - 2);
+    const bool few_rows = std::all_of(x.begin(), x.end() - 1, [&](const Expression& rows) { return most(rows) < 8; });
+    return std::min(n, k) >= 32 && n * k >= (few_rows ? 1 << 14 : 1 << 12);
+  }
   if (const auto* conv = std::get_if<Conv>(&layer.operation)) {
     const std::vector<int64_t>& w = graph.value(layer.inputs[1]).constant->dims;
     return w.back() / conv->groups >= 64;  // what a window's quantisation is shared by
@@ -133,7 +145,8 @@ class Quantization {
       if (!moves && !keeps_raw(node)) continue;
       const auto first = raw_.find(node.inputs[0]);
       const Raw made = moves && first != raw_.end() ? first->second : Raw::computed;
-      for (const ValueId output : node.outputs) raw_[output] = made;
+      for (const ValueId output : node.outputs)
+        if (graph_.value(output).type != Type::boolean) raw_[output] = made;  // conditions are of one magnitude
     }
   }
   bool keeps_raw(const Node& node) const {
