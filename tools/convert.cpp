@@ -99,18 +99,22 @@ std::vector<std::string> record(const ConvertOptions& options) {
   return words;
 }
 
-/// Of what layers read, from the model in float with these values as outputs.
-std::map<ValueId, Range> ranges_of(Graph graph, const ConvertOptions& options) {
-  const std::vector<ValueId> watched = quantizable(graph);
-  if (watched.empty()) return {};
-  for (const ValueId id : watched) graph.outputs.push_back({fmt::format("operand {}", id), id, 1});
-  expand_quantized(graph);
-  narrow(graph);
-  make_programs(graph);
-  const Lowered lowered = lower(std::move(graph));
-  const std::vector<Range> found = options.calibrate(write(lowered, plan(lowered), {}), watched.size());
+/// Of what layers read, from the model in float with these values as outputs: so many at a time.
+std::map<ValueId, Range> ranges_of(const Graph& graph, const ConvertOptions& options) {
+  constexpr size_t at_once = 512;
+  const std::vector<ValueId> all = quantizable(graph);
   std::map<ValueId, Range> ranges;
-  for (size_t i = 0; i < watched.size(); ++i) ranges[watched[i]] = found[i];
+  for (size_t first = 0; first < all.size(); first += at_once) {
+    const std::span<const ValueId> watched = std::span(all).subspan(first, std::min(at_once, all.size() - first));
+    Graph copy = graph;
+    for (const ValueId id : watched) copy.outputs.push_back({fmt::format("operand {}", id), id, 1});
+    expand_quantized(copy);
+    narrow(copy);
+    make_programs(copy);
+    const Lowered lowered = lower(std::move(copy));
+    const std::vector<Range> found = options.calibrate(write(lowered, plan(lowered), {}), watched.size());
+    for (size_t i = 0; i < watched.size(); ++i) ranges[watched[i]] = found[i];
+  }
   return ranges;
 }
 

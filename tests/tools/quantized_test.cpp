@@ -209,16 +209,18 @@ TEST_CASE("quantised: integers between operators need no floats") {
 
 TEST_CASE("quantised: a product of two activations, exact as long as it is not attention's") {
   Parts p;
-  OnnxBuilder b;
-  b.input("a", DataType::f32, {2, p.m, 300}).input("b", DataType::f32, {2, 300, p.n});
-  b.initializer("scale", {}, std::vector<float>{0.02f})
-      .initializer("out", {}, std::vector<float>{0.2f})
-      .initializer("zero", {}, std::vector<uint8_t>{130});
-  b.node("QuantizeLinear", {"a", "scale", "zero"}, {"aq"}).node("QuantizeLinear", {"b", "scale", "zero"}, {"bq"});
-  b.node("QLinearMatMul", {"aq", "scale", "zero", "bq", "scale", "zero", "out", "zero"}, {"y"});
-  b.output("y", DataType::u8);
-  Both both(b);
-  both.check({random_literal(Type::f32, {2, p.m, 300}, p.random), random_literal(Type::f32, {2, 300, p.n}, p.random)});
+  for (const int k : {300, 5000}) {
+    OnnxBuilder b;
+    b.input("a", DataType::f32, {2, p.m, k}).input("b", DataType::f32, {2, k, p.n});
+    b.initializer("scale", {}, std::vector<float>{0.02f})
+        .initializer("out", {}, std::vector<float>{0.2f})
+        .initializer("zero", {}, std::vector<uint8_t>{130});
+    b.node("QuantizeLinear", {"a", "scale", "zero"}, {"aq"}).node("QuantizeLinear", {"b", "scale", "zero"}, {"bq"});
+    b.node("QLinearMatMul", {"aq", "scale", "zero", "bq", "scale", "zero", "out", "zero"}, {"y"});
+    b.output("y", DataType::u8);
+    Both both(b);
+    both.check({random_literal(Type::f32, {2, p.m, k}, p.random), random_literal(Type::f32, {2, k, p.n}, p.random)});
+  }
 }
 
 /// Attention with everything quantised, as QDQ or as operators on integers.
@@ -273,22 +275,26 @@ TEST_CASE("quantised: what stands between attention's products goes, or stays wh
 }
 
 TEST_CASE("quantised: a convolution of integers is exact, with padding that stands for nothing") {
-  std::mt19937 random(6);
-  OnnxBuilder b;
-  const int channels = 40, outputs = 6;  // 9 * 40 products of 255 * 255: more than a float's 24 bits
-  b.input("x", DataType::f32, {1, channels, 5, 7})
-      .initializer("w", {outputs, channels, 3, 3}, std::vector<uint8_t>(outputs * channels * 9, 255))
-      .initializer("scale", {}, std::vector<float>{0.02f})
-      .initializer("zero", {}, std::vector<uint8_t>{3})
-      .initializer("w_zero", {}, std::vector<uint8_t>{0});
-  b.node("QuantizeLinear", {"x", "scale", "zero"}, {"q"})
-      .node("ConvInteger", {"q", "w", "zero", "w_zero"}, {"y"}, {{"pads", std::vector<int64_t>{1, 1, 1, 1}}});
-  b.output("y", DataType::i32);
-  Both both(b);
-  std::vector<float> x(static_cast<size_t>(channels) * 35);
-  for (float& each : x) each = std::uniform_real_distribution<float>(4, 6)(random);
-  const File file = both.check({Literal::of({1, channels, 5, 7}, x)});
-  CHECK(file.count(OperatorKind::conv) == 2);  // in two parts
+  // 9 * 40 products of 255 * 255 are more than a float's 24 bits, and so are 9 * 520 of 255 * 15.
+  for (const auto& [channels, parts] : {std::pair(40, 2), std::pair(520, 4)}) {
+    std::mt19937 random(6);
+    OnnxBuilder b;
+    const int outputs = 6;
+    b.input("x", DataType::f32, {1, channels, 5, 7})
+        .initializer("w", {outputs, channels, 3, 3},
+                     std::vector<uint8_t>(static_cast<size_t>(outputs * channels * 9), 255))
+        .initializer("scale", {}, std::vector<float>{0.02f})
+        .initializer("zero", {}, std::vector<uint8_t>{3})
+        .initializer("w_zero", {}, std::vector<uint8_t>{0});
+    b.node("QuantizeLinear", {"x", "scale", "zero"}, {"q"})
+        .node("ConvInteger", {"q", "w", "zero", "w_zero"}, {"y"}, {{"pads", std::vector<int64_t>{1, 1, 1, 1}}});
+    b.output("y", DataType::i32);
+    Both both(b);
+    std::vector<float> x(static_cast<size_t>(channels) * 35);
+    for (float& each : x) each = std::uniform_real_distribution<float>(4, 6)(random);
+    const File file = both.check({Literal::of({1, channels, 5, 7}, x)});
+    CHECK(file.count(OperatorKind::conv) == parts);
+  }
 }
 
 TEST_CASE("quantised: onnxruntime's operators on integers are the float ones between two quantisations") {
@@ -404,11 +410,11 @@ TEST_CASE("quantised: what is refused says why") {
   half.node("QuantizeLinear", {"x", "s"}, {"y"}, {{"output_dtype", int64_t{21}}}, "quantise").output("y");
   CHECK_THROWS_WITH_AS(import_bytes(half.bytes()), doctest::Contains("quantisation to uint4 is not supported"), Error);
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-  for (const float scale : {0.0f, -0.5f, nan}) {
+  for (const float scale : {0.0f, -0.5f, nan, std::numeric_limits<float>::infinity()}) {
     OnnxBuilder to, from;
     to.input("x", DataType::f32, {4, 4}).initializer("s", {}, std::vector<float>{scale});
     to.node("QuantizeLinear", {"x", "s"}, {"y"}, {}, "quantise").output("y", DataType::u8);
-    CHECK_THROWS_WITH_AS(import_bytes(to.bytes()), doctest::Contains("where more than 0 is expected"), Error);
+    CHECK_THROWS_WITH_AS(import_bytes(to.bytes()), doctest::Contains("where a number above 0 is expected"), Error);
     from.input("q", DataType::u8, {4, 4}).initializer("s", {}, std::vector<float>{scale});
     from.node("DequantizeLinear", {"q", "s"}, {"y"}, {}, "dequantise").output("y");
     if (scale == 0)
@@ -423,6 +429,12 @@ TEST_CASE("quantised: what is refused says why") {
   CHECK_THROWS_WITH_AS(import_bytes(mixed.bytes()),
                        doctest::Contains("a zero point (operand 2) of type int8, for an operand 0 of type uint8"),
                        Error);
+  for (const int64_t size : {int64_t{-1}, int64_t{1} << 40}) {
+    OnnxBuilder blocks;
+    blocks.input("x", DataType::f32, {4, 4}).initializer("s", {4, 1}, std::vector<float>{1, 1, 1, 1});
+    blocks.node("QuantizeLinear", {"x", "s"}, {"y"}, {{"block_size", size}}, "quantise").output("y", DataType::u8);
+    CHECK_THROWS_WITH_AS(import_bytes(blocks.bytes()), doctest::Contains("quantise"), Error);
+  }
   OnnxBuilder shapes;
   shapes.input("q", DataType::u8, {4, 4}).initializer("s", {4}, std::vector<float>{1, 1, 1, 1});
   shapes.initializer("z", {}, std::vector<uint8_t>{1});

@@ -36,13 +36,13 @@ bool is_one(Lowering& l, ValueId x) {
   return count(l.dims(x)).is_constant(1);
 }
 
-/// A scale that is known is positive, or 0 where it only multiplies: of a channel without weights.
+/// A scale that is known is positive and finite, or 0 where it only multiplies: of a channel without weights.
 void check_scale(Lowering& l, ValueId scale, bool divides) {
   const auto& known = l.graph.value(scale).constant;
   if (!known || known->type != Type::f32) return;
   for (const float each : known->floats())
-    if (!(each > 0 || (each == 0 && !divides)))
-      refuse("a scale of {}, where {} is expected", each, divides ? "more than 0" : "0 or more");
+    if (!std::isfinite(each) || !(each > 0 || (each == 0 && !divides)))
+      refuse("a scale of {}, where a number {} is expected", each, divides ? "above 0" : "from 0 on");
 }
 
 }  // namespace
@@ -126,6 +126,7 @@ Along parameters(Lowering& l, ValueId x) {
   if (l.has(2) && l.dims(scale) != l.dims(zero) && !(is_one(l, scale) && is_one(l, zero)))
     refuse("scales of shape {} and zero points of shape {}", text(l.dims(scale)), text(l.dims(zero)));
   const int64_t given = l.integer("axis", 1), block = l.integer("block_size", 0);
+  if (block < 0 || block > INT32_MAX) refuse("a block_size of {}", block);
   const int axis = one ? 0 : Lowering::axis(given, rank);
   return {along(l, scale, x, axis, block), l.has(2) ? along(l, zero, x, axis, block) : zero};
 }

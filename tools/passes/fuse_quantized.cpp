@@ -463,8 +463,8 @@ class Fusing {
 
   // --- What is left
 
-  /// Sums of integers as sums of floats, exact below 2^24. Operands are bytes less bytes; weights in two parts of four
-  /// bits where sums could grow too large.
+  /// Sums of integers as sums of floats, exact below 2^24. Operands are bytes less bytes; weights in parts of so few
+  /// bits that no sum grows larger.
   void in_parts(NodeId id) {
     const Node node = graph_.node(id);
     if (graph_.value(node.outputs[0]).type != Type::i32) return;
@@ -475,28 +475,38 @@ class Fusing {
     const bool is_conv = std::holds_alternative<Conv>(node.operation);
     const auto terms = is_conv ? (all ? std::optional(*all / std::max<int64_t>(*columns, 1)) : std::nullopt)
                                : dims[dims.size() - 2].range(graph_.dimensions).upper;
-    if (!terms || *terms > most / 16)
-      throw Error(Fault::model, fmt::format("node '{}' sums {} products of integers; at most {} are supported",
-                                            node.name, terms.value_or(-1), most / 16));
-    bool one_part = *terms <= most / UINT8_MAX;
-    if (const auto& constant = graph_.value(w).constant; constant && columns) {
-      std::vector<int64_t> sums(static_cast<size_t>(std::max<int64_t>(*columns, 1)));
-      for (size_t i = 0; i < constant->integers().size(); ++i)
-        sums[i % sums.size()] += std::abs(constant->integers()[i]);
-      one_part = *std::max_element(sums.begin(), sums.end()) <= most;
-    }
-    const auto sums_with = [&](ValueId part) {
-      return map(node, {Step::f_to_i},
-                 {graph_.add_value(node.operation, {map(node, {Step::i_to_f}, {x}), map(node, {Step::i_to_f}, {part})},
-                                   node.name, node.absorbed)});
+    const auto& constant = graph_.value(w).constant;
+    // The part of a weight that begins at a bit; the last one has its sign, so each is up to 2^bits.
+    const auto part_of = [](int64_t weight, int64_t at, int64_t bits) {
+      return at + bits < 8 ? weight >> at & ((1 << bits) - 1) : weight >> at;
     };
+    const auto is_exact = [&](int64_t bits) {
+      if (!constant || !columns) return terms && *terms << bits <= most;
+      std::vector<int64_t> sums(static_cast<size_t>(std::max<int64_t>(*columns, 1)));
+      for (int64_t at = 0; at < 8; at += bits) {
+        std::fill(sums.begin(), sums.end(), 0);
+        for (size_t i = 0; i < constant->integers().size(); ++i)
+          sums[i % sums.size()] += std::abs(part_of(constant->integers()[i], at, bits));
+        if (*std::max_element(sums.begin(), sums.end()) > most) return false;
+      }
+      return true;
+    };
+    int64_t bits = 8;
+    while (bits > 0 && !is_exact(bits)) bits /= 2;
+    if (bits == 0)
+      throw Error(Fault::model, fmt::format("node '{}' sums {} products of integers; at most {} are supported",
+                                            node.name, terms.value_or(-1), most / 2));
     ValueId y = no_value;
-    if (one_part) {
-      y = sums_with(w);
-    } else {
-      const ValueId high = sums_with(map(node, {Step::i_shift_right}, {w, whole(4, node.name)})),
-                    low = sums_with(map(node, {Step::i_and}, {w, whole(15, node.name)}));
-      y = map(node, {Step::i_add}, {map(node, {Step::i_mul}, {high, whole(16, node.name)}), low});
+    for (int64_t at = 8 - bits; at >= 0; at -= bits) {
+      ValueId part = w;
+      if (at > 0) part = map(node, {Step::i_shift_right}, {part, whole(at, node.name)});
+      if (at + bits < 8) part = map(node, {Step::i_and}, {part, whole((1 << bits) - 1, node.name)});
+      const ValueId sums =
+          map(node, {Step::f_to_i},
+              {graph_.add_value(node.operation, {map(node, {Step::i_to_f}, {x}), map(node, {Step::i_to_f}, {part})},
+                                node.name, node.absorbed)});
+      y = y == no_value ? sums
+                        : map(node, {Step::i_add}, {map(node, {Step::i_mul}, {y, whole(1 << bits, node.name)}), sums});
     }
     graph_.replace(node.outputs[0], y);
   }

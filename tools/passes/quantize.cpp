@@ -94,8 +94,8 @@ class Quantization {
       : graph_(graph), options_(options), ranges_(std::move(ranges)), report_(report) {}
 
   void run() {
-    check_globs();
     find_raw();
+    check_globs();
     std::vector<NodeId> layers;
     for (const NodeId id : graph_.order()) {
       const Node& layer = graph_.node(id);
@@ -174,8 +174,11 @@ class Quantization {
     for (const std::string& glob : options_.keep_float) {
       if (std::any_of(order.begin(), order.end(), [&](NodeId id) { return goes_by(graph_.node(id), glob); })) continue;
       std::vector<std::string> layers;
-      for (const NodeId id : order)
-        if (can_be_int8(graph_.node(id))) layers.push_back(graph_.node(id).name);
+      for (const NodeId id : order) {
+        const Node& node = graph_.node(id);
+        if (can_be_int8(node) ? !reads_raw(node) && gains(graph_, node) : has_large_table(node))
+          layers.push_back(node.name);
+      }
       problems.push_back(fmt::format("--keep-float {}: no layer and no ONNX node has such a name; int8 would be {}",
                                      glob, layers.empty() ? "none" : likest_first(glob, std::move(layers))));
     }
@@ -354,17 +357,21 @@ class Quantization {
   /// Rows of a large table, or of one that a product has in int8 anyway, which is then stored once.
   void gather(NodeId id) {
     const Node node = graph_.node(id);
-    const Value table = graph_.value(node.inputs[0]);
-    if (!table.constant || table.type != Type::f32 || table.dims.size() != 2 ||
-        std::get<Gather>(node.operation).axis != 0 || node.inputs.size() > 2 || !are_weights(node.inputs[0]) ||
-        !fits(table.constant->dims[1]))
-      return;
-    const auto [rows, scale] = by_rows(table);
-    if ((table.constant->count() < least_table && !is_in_product(*graph_.value(rows).constant)) || stays_float(node))
-      return;
+    if (!has_table(node)) return;
+    const auto [rows, scale] = by_rows(graph_.value(node.inputs[0]));
+    if ((!has_large_table(node) && !is_in_product(*graph_.value(rows).constant)) || stays_float(node)) return;
     report_.int8_layers.push_back(node.name);
     replace(node, Gather{0}, {rows, node.inputs[1], scale});
     report_.fused.push_back({"int8 gather", node.name, node.absorbed, 0});
+  }
+  bool has_table(const Node& node) const {
+    const auto* gather = std::get_if<Gather>(&node.operation);
+    if (gather == nullptr || gather->axis != 0 || node.inputs.size() > 2 || !are_weights(node.inputs[0])) return false;
+    const std::vector<int64_t>& dims = graph_.value(node.inputs[0]).constant->dims;
+    return dims.size() == 2 && fits(dims[1]);
+  }
+  bool has_large_table(const Node& node) const {
+    return has_table(node) && graph_.value(node.inputs[0]).constant->count() >= least_table;
   }
   bool is_in_product(const Literal& rows) {
     const int64_t entries = rows.dims[0], k = rows.dims[1];
