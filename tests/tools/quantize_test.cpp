@@ -370,6 +370,27 @@ TEST_CASE("quantize: what all keys have in common is taken off them") {
       CHECK(found[i].floats()[j] == doctest::Approx(expected[i].floats()[j]).epsilon(1e-4));
 }
 
+TEST_CASE("quantize: a bias that differs between keys stays") {
+  Built b;
+  const auto keys_of = [&](Dims rows, int64_t columns) {
+    const ValueId x = b.input(std::move(rows));
+    return b.graph.add_value(Matmul{}, {x, b.constant({64, columns}), b.constant({columns})}, "key");
+  };
+  const auto attend = [&](Dims queries, ValueId keys) {
+    b.output(b.add(Attention{}, {b.input(queries), keys, b.input(b.graph.value(keys).dims)}));
+  };
+  attend({1, 1, 9, 32}, b.add(Transpose{{0, 1, 3, 2}}, {keys_of({1, 1, 32, 64}, 20)}));  // columns are keys
+  attend({1, 1, 9, 32}, b.add(Reshape{{1, 1, 20, 32}}, {keys_of({1, 64}, 20 * 32)}));    // all keys from one row
+  attend({1, 2, 9, 32}, b.add(Reshape{{1, 2, 20, 32}}, {keys_of({1, 20, 64}, 64)}));     // two heads from one row
+  Report report;
+  centre_keys(b.graph, nullptr, report);
+  CHECK(report.notes.empty());
+  // Rows of all samples together, and heads in front.
+  attend({2, 2, 9, 32}, b.add(Transpose{{0, 2, 1, 3}}, {b.add(Reshape{{2, 10, 2, 32}}, {keys_of({20, 64}, 64)})}));
+  centre_keys(b.graph, nullptr, report);
+  CHECK(report.notes.size() == 1);
+}
+
 TEST_CASE("quantize: attention in int8 is near the float one") {
   Built b;
   const Expression tokens = b.dimension("tokens", 1, 64);

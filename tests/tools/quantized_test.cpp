@@ -297,6 +297,89 @@ TEST_CASE("quantised: a convolution of integers is exact, with padding that stan
   }
 }
 
+TEST_CASE("quantised: com.microsoft's products are what their integers stand for") {
+  const int m = 9, k = 70, n = 70;
+  std::mt19937 random(8);
+  const auto w = random_integers<int8_t>(size_t{k} * n, random, -128, 127);
+  const auto w_zero = random_integers<int8_t>(n, random, -20, 20);
+  const std::vector<float> bias = random_floats(n, random);
+  std::vector<float> w_scale(n);
+  for (float& each : w_scale) each = std::uniform_real_distribution<float>(0.005f, 0.02f)(random);
+  // [m, n] of rows of integers less their zero point, the weights of column j at `place`, and what is added.
+  const auto expected = [&](const std::vector<int64_t>& a, int64_t a_zero, double a_scale, auto place, auto added) {
+    std::vector<double> y(size_t{m} * n);
+    for (size_t i = 0; i < size_t{m}; ++i)
+      for (size_t j = 0; j < size_t{n}; ++j) {
+        int64_t sum = 0;
+        for (size_t c = 0; c < size_t{k}; ++c) sum += (a[i * size_t{k} + c] - a_zero) * (w[place(c, j)] - w_zero[j]);
+        y[i * size_t{n} + j] = (static_cast<double>(sum) + added(j)) * a_scale * double{w_scale[j]};
+      }
+    return y;
+  };
+  const auto check = [](const Literal& found, const std::vector<double>& y) {
+    for (size_t i = 0; i < y.size(); ++i) CHECK(found.floats()[i] == doctest::Approx(y[i]).epsilon(1e-5));
+  };
+  SUBCASE("QGemm, its weights turned") {
+    OnnxBuilder b;
+    std::vector<int32_t> c(n);
+    for (int32_t& each : c) each = std::uniform_int_distribution<int32_t>(-3000, 3000)(random);
+    b.input("x", DataType::f32, {m, k}).initializer("x_scale", {}, std::vector<float>{0.02f});
+    b.initializer("x_zero", {}, std::vector<uint8_t>{100}).initializer("w", {n, k}, w).initializer("c", {n}, c);
+    b.initializer("w_scale", {n}, w_scale).initializer("w_zero", {n}, w_zero);
+    b.node("QuantizeLinear", {"x", "x_scale", "x_zero"}, {"q"});
+    b.node("QGemm", {"q", "x_scale", "x_zero", "w", "w_scale", "w_zero", "c"}, {"y"}, {{"transB", int64_t{1}}}, "gemm",
+           microsoft);
+    b.output("y", DataType::f32);
+    const Literal x = random_literal(Type::f32, {m, k}, random);
+    std::vector<int64_t> q;
+    for (const float each : x.floats()) q.push_back(static_cast<int64_t>(std::nearbyint(each / 0.02f)) + 100);
+    for (int64_t& each : q) each = std::clamp<int64_t>(each, 0, 255);
+    check(on_device(File(Both(b).converted).bytes, {x}, {})[0],
+          expected(
+              q, 100, double{0.02f}, [&](size_t row, size_t column) { return column * size_t{k} + row; },
+              [&](size_t j) { return c[j]; }));
+  }
+  SUBCASE("DynamicQuantizeMatMul") {
+    OnnxBuilder b;
+    b.input("x", DataType::f32, {m, k}).initializer("w", {k, n}, w).initializer("bias", {n}, bias);
+    b.initializer("w_scale", {n}, w_scale).initializer("w_zero", {n}, w_zero);
+    b.node("DynamicQuantizeMatMul", {"x", "w", "w_scale", "w_zero", "bias"}, {"y"}, {}, "product", microsoft);
+    b.output("y", DataType::f32);
+    const Literal x = random_literal(Type::f32, {m, k}, random);
+    const auto [least, most] = std::minmax_element(x.floats().begin(), x.floats().end());
+    const float scale = (*most - *least) / 255.0f;
+    const auto zero = static_cast<int64_t>(std::nearbyint(-*least / scale));
+    std::vector<int64_t> q;
+    for (const float each : x.floats()) q.push_back(static_cast<int64_t>(std::nearbyint(each / scale)) + zero);
+    std::vector<double> y = expected(
+        q, zero, scale, [&](size_t row, size_t column) { return row * size_t{n} + column; }, [](size_t) { return 0; });
+    for (size_t i = 0; i < y.size(); ++i) y[i] += double{bias[i % size_t{n}]};
+    const File file(Both(b).converted);
+    CHECK(file.count(OperatorKind::matmul_i8) == 1);
+    check(on_device(file.bytes, {x}, {})[0], y);
+  }
+}
+
+TEST_CASE("quantised: products of integers that are no bytes wrap") {
+  OnnxBuilder b;
+  b.input("a", DataType::i32, {2, 4, 5}).input("b", DataType::i32, {5, 3}).output("y", DataType::i32);
+  b.node("MatMul", {"a", "b"}, {"y"});
+  const auto numbers = [](size_t count) {
+    std::vector<int64_t> values(count);
+    for (size_t i = 0; i < count; ++i) values[i] = static_cast<int64_t>(i * 7919 % 60001) - 30000;
+    return values;
+  };
+  const std::vector<int64_t> a = numbers(40), c = numbers(15);
+  const Literal y =
+      on_device(File(Both(b).converted).bytes, {Literal::of({2, 4, 5}, a), Literal::of({5, 3}, c)}, {})[0];
+  for (size_t i = 0; i < 8; ++i)
+    for (size_t j = 0; j < 3; ++j) {
+      int64_t sum = 0;
+      for (size_t k = 0; k < 5; ++k) sum += a[i * 5 + k] * c[k * 3 + j];
+      CHECK(y.integers()[i * 3 + j] == static_cast<int32_t>(static_cast<uint32_t>(sum)));
+    }
+}
+
 TEST_CASE("quantised: onnxruntime's operators on integers are the float ones between two quantisations") {
   const std::vector<float> x = {-2, -0.5f, 0, 0.25f, 1, 3}, y = {0.5f, -1, 2, 0, -0.25f, 1};
   struct Case {

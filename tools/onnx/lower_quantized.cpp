@@ -152,9 +152,12 @@ void dequantize_linear(Lowering& l) {
   l.result(0, dequantize(l, q.id, scale, zero, q.type), type);
 }
 
+struct ByItsRange {
+  ValueId q, scale, zero;
+};
+
 /// Scale 1 of what is all zeros, as onnxruntime has it; the formula divides by 0 there.
-void dynamic_quantize_linear(Lowering& l) {
-  const ValueId x = l.value(0);
+ByItsRange by_its_range(Lowering& l, ValueId x) {
   std::vector<int> axes(static_cast<size_t>(l.rank(x)));
   std::iota(axes.begin(), axes.end(), 0);
   const Term most = l.term(l.reduce(Reduction::max, x, axes, false)).max(0),
@@ -163,9 +166,14 @@ void dynamic_quantize_linear(Lowering& l) {
   const Term scale = choose(l.map(Step::f_equal, {range.id(), l.real_constant(0)}), range.constant(1), range / 255.0f);
   const Term zero = (scale.constant(0) - least / scale).max(0).min(255).apply(Step::f_round);
   const ValueId zero_point = l.map(Step::f_to_i, {zero.id()});
-  l.result(0, quantize(l, x, scale.id(), zero_point, DataType::u8), DataType::u8);
-  l.result(1, scale.id(), DataType::f32);
-  l.result(2, zero_point, DataType::u8);
+  return {quantize(l, x, scale.id(), zero_point, DataType::u8), scale.id(), zero_point};
+}
+
+void dynamic_quantize_linear(Lowering& l) {
+  const auto [q, scale, zero] = by_its_range(l, l.value(0));
+  l.result(0, q, DataType::u8);
+  l.result(1, scale, DataType::f32);
+  l.result(2, zero, DataType::u8);
 }
 
 /// A parameter for each row: a vector stands upright.
@@ -180,7 +188,7 @@ ValueId by_column(Lowering& l, ValueId parameter) {
 /// a at operand `i`, b at operand `k`, their zero points at `i_zero` and `k_zero`.
 ValueId integer_product(Lowering& l, size_t i, size_t k, size_t i_zero, size_t k_zero) {
   return matrix_product(l, centred(l, l.value(i), by_row(l, zero_point(l, i_zero, i))),
-                        centred(l, l.value(k), by_column(l, zero_point(l, k_zero, k))));
+                        centred(l, l.value(k), by_column(l, zero_point(l, k_zero, k))), true);
 }
 
 void matmul_integer(Lowering& l) {
@@ -206,11 +214,11 @@ void qlinear_matmul(Lowering& l) {
 
 void qgemm(Lowering& l) {
   const auto side = [&](size_t i, const char* turned) {
-    const ValueId x = centred(l, l.value(i), by_column(l, zero_point(l, i + 2, i)));
+    const ValueId x = l.value(i);
     if (l.rank(x) != 2) refuse("an operand of rank {}, where matrices are expected", l.rank(x));
-    return l.integer(turned, 0) != 0 ? l.swap_last(x) : x;
+    return centred(l, l.integer(turned, 0) != 0 ? l.swap_last(x) : x, by_column(l, zero_point(l, i + 2, i)));
   };
-  const ValueId sums = matrix_product(l, side(0, "transA"), side(3, "transB"));
+  const ValueId sums = matrix_product(l, side(0, "transA"), side(3, "transB"), true);
   const Term scale = l.term(by_row(l, l.value(1))) * l.term(by_column(l, l.value(4))) * l.real("alpha", 1);
   ValueId y = scaled(l, sums, scale.id());
   if (const ValueId c = l.optional(6).id; c != no_value) y = l.map(Step::f_add, {y, scaled(l, c, scale.id())});
@@ -237,6 +245,7 @@ std::vector<Operand> lower_as(Lowering& l, std::string_view op, std::vector<Oper
       if (row.op != op || !row.domain.empty()) continue;
       Lowering inner(l.graph, l.node, opset, l.name, std::move(operands));
       row.lower(inner);
+      if (inner.results().empty()) refuse("no output");
       l.ignore_as(inner);
       return inner.results();
     }
@@ -247,10 +256,10 @@ constexpr int64_t usual_opset = 17;
 
 /// a quantised by its own range, as DynamicQuantizeLinear does it.
 void dynamic_quantize_matmul(Lowering& l) {
-  const std::vector<Operand> a = lower_as(l, "DynamicQuantizeLinear", {l.operand(0)}, usual_opset);
+  const auto [a, a_scale, a_zero] = by_its_range(l, l.value(0));
   const ValueId sums =
-      matrix_product(l, centred(l, a[0].id, a[2].id), centred(l, l.value(1), by_column(l, zero_point(l, 3))));
-  const Term scale = l.term(a[1].id) * l.term(by_column(l, l.value(2)));
+      matrix_product(l, centred(l, a, a_zero), centred(l, l.value(1), by_column(l, zero_point(l, 3, 1))), true);
+  const Term scale = l.term(a_scale) * l.term(by_column(l, l.value(2)));
   l.result(0, with_bias(l, l.term(l.map(Step::i_to_f, {sums})) * scale, 4).id(), DataType::f32);
 }
 

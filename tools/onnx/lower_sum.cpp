@@ -23,6 +23,14 @@ std::vector<int> from_to(int first, int end) {
 
 // --- Matrix products -------------------------------------------------------------------------------------
 
+/// Of [.., M, K] and [.., K, N]. Of integers an element at a time: no kernel multiplies all of int32.
+ValueId product(Lowering& l, ValueId a, ValueId b, bool of_bytes = false) {
+  if (l.type(a) != Type::i32 || of_bytes) return l.add(Matmul{}, {a, b});
+  const int rank = std::max(l.rank(a), l.rank(b));
+  return l.reduce(Reduction::sum, l.map(Step::i_mul, {l.unsqueeze(a, l.rank(a)), l.unsqueeze(b, l.rank(b) - 2)}),
+                  {rank - 1}, false);
+}
+
 void matmul(Lowering& l) {
   const Operand a = l.operand(0);
   l.result(0, matrix_product(l, a.id, l.value(1)), a.type);
@@ -35,7 +43,7 @@ void gemm(Lowering& l) {
   const bool a_turned = l.integer("transA", 0) != 0, b_turned = l.integer("transB", 0) != 0;
   if (l.rank(a.id) != 2 || l.rank(b) != 2)
     refuse("ranks {} and {}, where matrices are expected", l.rank(a.id), l.rank(b));
-  Term y = l.term(l.add(Matmul{}, {a_turned ? l.swap_last(a.id) : a.id, b_turned ? l.swap_last(b) : b}));
+  Term y = l.term(product(l, a_turned ? l.swap_last(a.id) : a.id, b_turned ? l.swap_last(b) : b));
   if (alpha != 1) y = y * alpha;
   if (l.has(2) && beta != 0) {
     Term c = l.term(l.value(2));
@@ -57,7 +65,7 @@ void fused_matmul(Lowering& l) {
   const float alpha = l.real("alpha", 1);
   if (l.rank(a.id) < 2 || l.rank(b) < 2)
     refuse("ranks {} and {}, where matrices are expected", l.rank(a.id), l.rank(b));
-  Term y = l.term(l.add(Matmul{}, {a_turned ? l.swap_last(a.id) : a.id, b_turned ? l.swap_last(b) : b}));
+  Term y = l.term(product(l, a_turned ? l.swap_last(a.id) : a.id, b_turned ? l.swap_last(b) : b));
   if (alpha != 1) y = y * alpha;
   l.result(0, y.id(), a.type);
 }
@@ -135,8 +143,7 @@ Labeled contract(Lowering& l, Labeled a, Labeled b, const std::set<int>& kept) {
   };
   const ValueId left = arrange(l, a, joined({batch, rows, inner})),
                 right = arrange(l, b, joined({batch, inner, columns}));
-  const ValueId y =
-      l.add(Matmul{}, {grouped(left, rows.size(), inner.size()), grouped(right, inner.size(), columns.size())});
+  const ValueId y = product(l, grouped(left, rows.size(), inner.size()), grouped(right, inner.size(), columns.size()));
   Dims dims = l.dims(y);
   dims.resize(batch.size());
   for (size_t i = 0; i < rows.size(); ++i) dims.push_back(l.dims(left)[batch.size() + i]);
@@ -511,9 +518,9 @@ constexpr LoweringRow rows[] = {
 
 }  // namespace
 
-ValueId matrix_product(Lowering& l, ValueId a, ValueId b) {
+ValueId matrix_product(Lowering& l, ValueId a, ValueId b, bool of_bytes) {
   const bool row = l.rank(a) == 1, column = l.rank(b) == 1;
-  const ValueId y = l.add(Matmul{}, {row ? l.unsqueeze(a, 0) : a, column ? l.unsqueeze(b, 1) : b});
+  const ValueId y = product(l, row ? l.unsqueeze(a, 0) : a, column ? l.unsqueeze(b, 1) : b, of_bytes);
   Dims dims = l.dims(y);
   if (column) dims.pop_back();
   if (row) dims.erase(dims.end() - (column ? 1 : 2));

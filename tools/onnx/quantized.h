@@ -21,7 +21,7 @@ ValueId dequantize(Lowering& l, size_t i);
 /// q - zero.
 ValueId centred(Lowering& l, ValueId q, ValueId zero);
 
-/// numpy's matmul of floats or of integers.
-ValueId matrix_product(Lowering& l, ValueId a, ValueId b);
+/// numpy's matmul: of floats, of bytes less bytes (`of_bytes`), or of any integers, whose sums wrap.
+ValueId matrix_product(Lowering& l, ValueId a, ValueId b, bool of_bytes = false);
 
 }  // namespace heed::tools

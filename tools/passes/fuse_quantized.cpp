@@ -494,8 +494,8 @@ class Fusing {
     int64_t bits = 8;
     while (bits > 0 && !is_exact(bits)) bits /= 2;
     if (bits == 0)
-      throw Error(Fault::model, fmt::format("node '{}' sums {} products of integers; at most {} are supported",
-                                            node.name, terms.value_or(-1), most / 2));
+      throw Error(Fault::model, fmt::format("node '{}' sums {} products of integers: too many to be exact in float32",
+                                            node.name, terms ? std::to_string(*terms) : "any number of"));
     ValueId y = no_value;
     for (int64_t at = 8 - bits; at >= 0; at -= bits) {
       ValueId part = w;

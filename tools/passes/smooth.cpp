@@ -210,6 +210,41 @@ class Smoothing {
 
 }  // namespace
 
+namespace {
+
+/// The axis of what a reshape reads that is its axis `at`, the elements behind it being the same ones; -1: none is. Of
+/// what is `last` to be looked through, the axis may also hold that one and others before it.
+int axis_below(const Dims& after, const Dims& before, int at, bool last) {
+  const auto size_behind = [](const Dims& dims, int axis) { return count(Dims(dims.begin() + axis + 1, dims.end())); };
+  const Expression behind = size_behind(after, at);
+  for (int axis = static_cast<int>(before.size()) - 1; axis >= 0; --axis)
+    if (size_behind(before, axis) == behind &&
+        (last || before[static_cast<size_t>(axis)] == after[static_cast<size_t>(at)]))
+      return axis;
+  return -1;
+}
+
+/// What makes keys [B, H, T, D] but for views, where its last axis is none of T's: a bias is the same for all keys
+/// then. no_value where it is not, or somebody else reads it.
+ValueId maker_of_keys(const Graph& graph, ValueId keys) {
+  int axis = 2;
+  const auto has_one_reader = [&](ValueId value) { return graph.readers(value).size() == 1; };
+  while (axis >= 0 && has_one_reader(keys)) {
+    if (const auto* transpose = made_by<Transpose>(graph, keys)) {
+      axis = transpose->permutation[static_cast<size_t>(axis)];
+    } else if (made_by<Reshape>(graph, keys) != nullptr) {
+      const ValueId from = producer(graph, keys)->inputs[0];
+      axis = axis_below(graph.value(keys).dims, graph.value(from).dims, axis, made_by<Matmul>(graph, from) != nullptr);
+    } else {
+      return axis + 1 < static_cast<int>(graph.value(keys).dims.size()) ? keys : no_value;
+    }
+    keys = producer(graph, keys)->inputs[0];
+  }
+  return no_value;
+}
+
+}  // namespace
+
 /// The same row added to all keys of a head adds the same to all scores of a query, which softmax takes off again: so
 /// the bias of a layer that makes keys is free. (Of SageAttention, Zhang et al. 2024, which takes off the mean while it
 /// runs.) On data it becomes what centres the keys, else it goes.
@@ -220,12 +255,9 @@ void centre_keys(Graph& graph, const Calibration* calibration, Report& report) {
     if (!std::holds_alternative<Attention>(attention.operation)) continue;
     ValueId keys = attention.inputs[1];
     if (std::count(attention.inputs.begin(), attention.inputs.end(), keys) > 1) continue;
-    const auto has_one_reader = [&](ValueId value) { return graph.readers(value).size() == 1; };
-    while (has_one_reader(keys) &&
-           (made_by<Reshape>(graph, keys) != nullptr || made_by<Transpose>(graph, keys) != nullptr))
-      keys = producer(graph, keys)->inputs[0];
-    const auto* matmul = made_by<Matmul>(graph, keys);
-    if (matmul == nullptr || matmul->activation != Activation::none || !has_one_reader(keys)) continue;
+    keys = maker_of_keys(graph, keys);
+    const auto* matmul = keys == no_value ? nullptr : made_by<Matmul>(graph, keys);
+    if (matmul == nullptr || matmul->activation != Activation::none) continue;
     const Node layer = *producer(graph, keys);
     const auto& weights = graph.value(layer.inputs[1]).constant;
     if (layer.inputs.size() < 3 || layer.inputs[2] == no_value ||
