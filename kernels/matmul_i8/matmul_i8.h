@@ -17,8 +17,8 @@
 ///           [-128, 127]; 9 given f32 [2] optional: the scale and the zero point of q
 /// outputs: 0 y f32 [batch.., M, N], absent where only q is wanted; 1 q i8, shape of y; 2 q_scale f32 [batch.., M, G]
 ///         with q, but where the scale is given; 3 q_zero i32 [batch.., M, G] optional, with q_scale. Last strides 1.
-/// scratch: of `block_rows` rows: a as int16, [ceil(K/16)][16]; where q is wanted and y is not: y, [ceil(N/16)][16];
-///         where b_zero is given: the sums of a - a_zero over k
+/// scratch: of `block_rows` rows: a as int16, [ceil(K/16)][16], or joined in pairs; where q is wanted and y is not: y,
+///         [ceil(N/16)][16]; where b_zero is given: the sums of a - a_zero over k
 /// in place: the residual and y.
 ///
 /// A converter picks block_rows: all of b goes by once for each block, and q is made while the block's rows of y are

@@ -1,6 +1,7 @@
 #include "kernels/matmul_i8/matmul_i8.h"
 
 #include "kernels/matmul/epilogue.h"
+#include "kernels/matmul_i8/pairs_i8.h"
 #include "kernels/matmul_i8/tile_i8.h"
 #include "kernels/quantize/group.h"
 
@@ -15,15 +16,20 @@ struct ProductI8 {
   Epilogue epilogue;
   int rows_in_all;
 
-  template <int rows, int vectors>
+  template <int rows, int vectors, bool joined = false>
   HEED_INLINE void run(int row, int column) const {
     const ptrdiff_t groups = (ptrdiff_t{args.k} + 3) / 4, panel = groups * 64;
     const int8_t* w = args.b + column / 16 * panel + column % 16 * 4;
     using Rows = TileI8<rows, vectors>;
     Rows sums;
-    sums.multiply(a + row * a_row, a_row, w, panel, args.b_sum + column, args.k,
-                  typename Rows::Next(reinterpret_cast<const float*>(w), static_cast<int>(groups), row, rows_in_all),
-                  args.b_zero == nullptr);
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    if constexpr (joined)
+      multiply_joined<rows, vectors>(sums.sum, a + row * a_row, w, panel, args.k);
+    else
+#endif
+      sums.multiply(a + row * a_row, a_row, w, panel, args.b_sum + column, args.k,
+                    typename Rows::Next(reinterpret_cast<const float*>(w), static_cast<int>(groups), row, rows_in_all),
+                    args.b_zero == nullptr);
     if (args.a_zero != nullptr)
       unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
         const I column_sum = load(args.b_sum + column + v * W);
@@ -53,6 +59,23 @@ struct ProductI8 {
     epilogue.store(tile, row, column);
   }
 };
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+
+/// Of rows that join_rows wrote: tiles begin at even rows, and the last may end with half a pair.
+struct JoinedI8 {
+  ProductI8 product;
+
+  template <int pairs, int vectors>
+  HEED_INLINE void run(int pair, int column) const {
+    if (2 * (pair + pairs) > product.rows_in_all)
+      product.run<2 * pairs - 1, vectors, true>(2 * pair, column);
+    else
+      product.run<2 * pairs, vectors, true>(2 * pair, column);
+  }
+};
+
+#endif
 
 int32_t sum_of(const int8_t* a, int n) {
   I sums = splat(0);
@@ -94,7 +117,18 @@ void matmul_i8(const MatmulI8Args& args) {
     const float* residual = args.residual == nullptr ? nullptr : args.residual + row * args.residual_row;
     const Epilogue epilogue{nullptr, residual,       y, args.n, static_cast<ptrdiff_t>(args.residual_row),
                             y_row,   args.activation};
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    if (block.rows > 1) {
+      auto* joined = reinterpret_cast<int8_t*>(args.converted);
+      join_rows(a, a_row, block.rows, args.k, joined);
+      Tiling<JoinedI8, ShapesOfPairs>::run({{block, joined, row_elements(args.k), epilogue, block.rows}}, 0,
+                                           (block.rows + 1) / 2, 0, args.n);
+    } else {
+      Tiling<ProductI8, ShapesOfOneRow>::run({block, a, a_row, epilogue, 1}, 0, 1, 0, args.n);
+    }
+#else
     Tiling<ProductI8, ShapesI8>::run({block, a, a_row, epilogue, block.rows}, 0, block.rows, 0, args.n);
+#endif
     if (args.to.q == nullptr) continue;
     const RowsI8 to = args.to.from(row);
     if (args.given != nullptr)

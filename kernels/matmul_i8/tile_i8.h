@@ -287,7 +287,25 @@ HEED_INLINE void multiply_pairs(I* sum, const int8_t* a, ptrdiff_t a_row, const 
 
 #endif
 
-#if defined(__ARM_FEATURE_DOTPROD)
+#if !defined(__ARM_FEATURE_DOTPROD)
+
+/// Products of the upper halves, which aarch64 need not move down first.
+HEED_INLINE int16x8_t multiply_high(int8x16_t a, int8x16_t b) {
+#if defined(__aarch64__)
+  return vmull_high_s8(a, b);
+#else
+  return vmull_s8(vget_high_s8(a), vget_high_s8(b));
+#endif
+}
+HEED_INLINE int16x8_t multiply_add_high(int16x8_t sum, int8x16_t a, int8x16_t b) {
+#if defined(__aarch64__)
+  return vmlal_high_s8(sum, a, b);
+#else
+  return vmlal_s8(sum, vget_high_s8(a), vget_high_s8(b));
+#endif
+}
+
+#else
 
 /// Four columns more of four terms: with all of x, or with the four bytes of one of its lanes.
 template <bool unsigned_rows>
@@ -372,25 +390,31 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
       lines[v] += 64 * count;
     });
     unroll<rows>([&](auto r) HEED_INLINE_LAMBDA {
-      int8x8_t x[count];
-      unroll<count>([&](auto g) HEED_INLINE_LAMBDA { x[g] = vreinterpret_s8_s32(vdup_n_s32(word(r, g))); });
+      const int8_t* at = a + r * a_row;
+      // Two rows at a time: g++ 12 would start the products of all four first, and spill sums.
+      if constexpr (rows > 3 && r >= 2)
+        unroll<vectors * 2>([&](auto c) HEED_INLINE_LAMBDA {
+          asm("" : "+r"(at), "+w"(part[(r - 2) * vectors * 2 + c]));
+        });
+      int8x16_t x[count];
+      unroll<count>([&](auto g) HEED_INLINE_LAMBDA { x[g] = vreinterpretq_s8_s32(vdupq_n_s32(word(at, g))); });
       unroll<vectors>([&](auto v) HEED_INLINE_LAMBDA {
         int32x4_t* to = part + (r * vectors + v) * 2;
         const int8x16_t* own = line + v * count;
         if constexpr (unsigned_rows) {
           unroll<count>([&](auto g) HEED_INLINE_LAMBDA {
             const auto add = [&](int32x4_t& sum, int8x8_t half) HEED_INLINE_LAMBDA {
-              const uint16x8_t product = vmull_u8(vreinterpret_u8_s8(half), vreinterpret_u8_s8(x[g]));
+              const uint16x8_t product = vmull_u8(vreinterpret_u8_s8(half), vreinterpret_u8_s8(vget_low_s8(x[g])));
               sum = vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(sum), product));
             };
             add(to[0], vget_low_s8(own[g]));
             add(to[1], vget_high_s8(own[g]));
           });
         } else {
-          int16x8_t low = vmull_s8(vget_low_s8(own[0]), x[0]), high = vmull_s8(vget_high_s8(own[0]), x[0]);
+          int16x8_t low = vmull_s8(vget_low_s8(own[0]), vget_low_s8(x[0])), high = multiply_high(own[0], x[0]);
           if constexpr (count > 1) {
-            low = vmlal_s8(low, vget_low_s8(own[1]), x[1]);
-            high = vmlal_s8(high, vget_high_s8(own[1]), x[1]);
+            low = vmlal_s8(low, vget_low_s8(own[1]), vget_low_s8(x[1]));
+            high = multiply_add_high(high, own[1], x[1]);
           }
           to[0] = vpadalq_s16(to[0], low);
           to[1] = vpadalq_s16(to[1], high);
@@ -400,11 +424,11 @@ HEED_INLINE void TileI8<rows, vectors, unsigned_rows>::multiply(const int8_t* a,
     a += 4 * count;
   };
   using One = std::integral_constant<int, 1>;
-  const auto word = [&](auto r, auto g) HEED_INLINE_LAMBDA { return word_at(a + r * a_row + 4 * g); };
+  const auto word = [&](const int8_t* row, auto g) HEED_INLINE_LAMBDA { return word_at(row + 4 * g); };
   for (; pairs && groups >= 2; groups -= 2) step(std::integral_constant<int, 2>{}, word);
   for (; groups > 0; --groups) step(One{}, word);
   if (k % 4 != 0)
-    step(One{}, [&](auto r, auto) HEED_INLINE_LAMBDA { return word_at(a + r * a_row, static_cast<int>(k % 4)); });
+    step(One{}, [&](const int8_t* row, auto) HEED_INLINE_LAMBDA { return word_at(row, static_cast<int>(k % 4)); });
   unroll<rows * vectors>([&](auto i) HEED_INLINE_LAMBDA {
 #if defined(__aarch64__)
     sum[i].v = vpaddq_s32(part[2 * i], part[2 * i + 1]);
