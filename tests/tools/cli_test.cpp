@@ -1014,6 +1014,34 @@ TEST_CASE("convert goes by data: smoothing, and layers in float until the error 
     CHECK(convert({"--quantize", "int8", "--calibrate", windows(), "--error-budget", budget}).code == 2);
 }
 
+TEST_CASE("what tells nothing about int8 is refused: another model's file, and data that overflows") {
+  const Folder folder;
+  const auto write = [&](const char* name, const std::string& layer) {
+    test::OnnxBuilder b;
+    std::vector<float> weights(64 * 64);
+    for (size_t i = 0; i < weights.size(); ++i) weights[i] = std::sin(static_cast<float>(i));
+    b.input("x", test::DataType::f32, {9, 64}).initializer("w", {64, 64}, weights).output("y");
+    b.node("MatMul", {"x", "w"}, {"p"}, {}, layer).node("Softmax", {"p"}, {"q"}, {}, layer + " softmax");
+    b.node("MatMul", {"q", "w"}, {"y"}, {}, layer + " again");
+    std::ofstream(folder / name, std::ios::binary) << b.bytes();
+  };
+  write("one.onnx", "one");
+  write("two.onnx", "two");
+  const std::string model = folder / "one.heed", data = folder / "data.npz", large = folder / "large.npz";
+  REQUIRE(heed({"convert", folder / "one.onnx", "-o", model, "--quantize", "int8"}).code == 0);
+  write_npz(data, {{"x", floats({9, 64}, std::vector<float>(9 * 64, 0.5f))}});
+  write_npz(large, {{"x", floats({9, 64}, std::vector<float>(9 * 64, 3e38f))}});
+  CHECK(heed({"compare", folder / "one.onnx", model, "--input", data}).code == 0);
+  const Outcome other = heed({"compare", folder / "two.onnx", model, "--input", data});
+  CHECK(other.code == 1);
+  CHECK(has(other.err, "was not made of " + (folder / "two.onnx")));
+  const Outcome overflow =
+      heed({"convert", folder / "one.onnx", "-o", folder / "l.heed", "--quantize", "int8", "--calibrate", large});
+  CHECK(overflow.code == 2);
+  CHECK(has(overflow.err, "is finite on any of these samples"));
+  CHECK(!fs::exists(folder / "l.heed"));
+}
+
 TEST_CASE("compare carries the state, and takes samples of several sizes") {
   const Folder folder;
   const auto wave = [](size_t count, float step) {

@@ -132,6 +132,15 @@ Reference::Reference(const LoadedModel& in_float, const std::vector<std::string>
     for (uint32_t i = 0; i < in_float.model().output_count(); ++i) outputs.push_back(elements(session.output(i)));
   }
   data_.note_not_finite();
+  const auto is_finite = [](float value) { return std::isfinite(value); };
+  const auto has_finite = [&](const std::vector<float>& output) {
+    return std::any_of(output.begin(), output.end(), is_finite);
+  };
+  if (std::none_of(outputs_.begin(), outputs_.end(),
+                   [&](const auto& outputs) { return std::any_of(outputs.begin(), outputs.end(), has_finite); }))
+    throw Error(Fault::command_line,
+                fmt::format("{}: no output of {} is finite on any of these samples: there is nothing to measure",
+                            inputs.front(), in_float.path()));
   calibration_ = std::make_shared<const Calibration>(std::move(calibrator.seen));
 }
 

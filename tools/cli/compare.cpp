@@ -62,8 +62,8 @@ Comparison compared(const CompareCommand& command) {
       return prepare(command.onnx, options, show);
     } catch (const Error& error) {
       if (error.fault() != Fault::command_line) throw;
-      std::vector<std::string> problems{
-          fmt::format("{}: was not made of {}, which does not take its options:", loaded.path(), command.onnx.string())};
+      std::vector<std::string> problems{fmt::format(
+          "{}: was not made of {}, which does not take its options:", loaded.path(), command.onnx.string())};
       problems.insert(problems.end(), error.problems().begin(), error.problems().end());
       throw Error(Fault::command_line, problems);
     }
@@ -75,6 +75,9 @@ Comparison compared(const CompareCommand& command) {
   const Accuracy accuracy = reference.measure(loaded, true);
 
   if (!options.int8.calibrated_on.empty()) options.int8.calibration = reference.calibration();
+  if (accuracy.layers.empty() && model.operator_count() > 1)
+    throw Error(Fault::model, fmt::format("{} was not made of {}: no operator of one has a name of the other's",
+                                          loaded.path(), command.onnx.string()));
   std::vector<std::string> int8;
   if (options.quantization == ConvertOptions::Quantization::int8) int8 = finish(prepared, options).report.int8_layers;
   const std::set<std::string> in_int8(int8.begin(), int8.end());
