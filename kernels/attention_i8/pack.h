@@ -60,9 +60,9 @@ inline void pack_keys(const AttentionI8Args& args, int keys) {
       const Words ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5),
                   ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7),
                   cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-      const Words lines[4] = {
-          __builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
-          __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+      const Words lines[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+                              __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
+                              __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
       unroll<4>([&](auto g) HEED_INLINE_LAMBDA {
         if (whole || column / 4 + g < groups) __builtin_memcpy(to + ptrdiff_t{column / 4 + g} * 64, &lines[g], 16);
       });
@@ -95,7 +95,8 @@ HEED_INLINE void pack_values(const AttentionI8Args& args, int keys, Place place)
                               __builtin_shufflevector(ab, cd, 4, 12, 5, 13, 6, 14, 7, 15),
                               __builtin_shufflevector(ab_high, cd_high, 0, 8, 1, 9, 2, 10, 3, 11),
                               __builtin_shufflevector(ab_high, cd_high, 4, 12, 5, 13, 6, 14, 7, 15)};
-      __builtin_memcpy(args.values + ptrdiff_t{column} * keys + ptrdiff_t{j} * 16, lines, 64);
+      int8_t* const to = args.values + ptrdiff_t{column} * keys + ptrdiff_t{j} * 16;
+      unroll<4>([&](auto i) HEED_INLINE_LAMBDA { __builtin_memcpy(to + i * 16, &lines[i], 16); });
     });
   }
   for (int j = 0; j < keys; ++j) args.value_log[j] = is_key(args, j) ? args.v_scale[j * args.v_scale_row] : -1.0f;
