@@ -124,20 +124,19 @@ Reference::Reference(const LoadedModel& in_float, const std::vector<std::string>
   Runner runner(in_float, {});
   Session& session = runner.session();
   Calibrator calibrator(session);
+  bool any_finite = false;
   for (size_t sample = 0; sample < samples(); ++sample) {
     if (!sequence) session.reset();
     data_.feed(sample, session);
     check(session.run(), data_.at(in_float.path(), sample));
     auto& outputs = outputs_.emplace_back();
-    for (uint32_t i = 0; i < in_float.model().output_count(); ++i) outputs.push_back(elements(session.output(i)));
+    for (uint32_t i = 0; i < in_float.model().output_count(); ++i) {
+      const auto& output = outputs.emplace_back(elements(session.output(i)));
+      any_finite |= std::any_of(output.begin(), output.end(), [](float each) { return std::isfinite(each); });
+    }
   }
   data_.note_not_finite();
-  const auto is_finite = [](float value) { return std::isfinite(value); };
-  const auto has_finite = [&](const std::vector<float>& output) {
-    return std::any_of(output.begin(), output.end(), is_finite);
-  };
-  if (std::none_of(outputs_.begin(), outputs_.end(),
-                   [&](const auto& outputs) { return std::any_of(outputs.begin(), outputs.end(), has_finite); }))
+  if (!any_finite)
     throw Error(Fault::command_line,
                 fmt::format("{}: no output of {} is finite on any of these samples: there is nothing to measure",
                             inputs.front(), in_float.path()));

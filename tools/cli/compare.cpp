@@ -73,11 +73,11 @@ Comparison compared(const CompareCommand& command) {
   Reference reference(expected, command.inputs, command.sequence);
   progress.show("both models on the data", 0);
   const Accuracy accuracy = reference.measure(loaded, true);
-
-  if (!options.int8.calibrated_on.empty()) options.int8.calibration = reference.calibration();
   if (accuracy.layers.empty() && model.operator_count() > 1)
     throw Error(Fault::model, fmt::format("{} was not made of {}: no operator of one has a name of the other's",
                                           loaded.path(), command.onnx.string()));
+
+  if (!options.int8.calibrated_on.empty()) options.int8.calibration = reference.calibration();
   std::vector<std::string> int8;
   if (options.quantization == ConvertOptions::Quantization::int8) int8 = finish(prepared, options).report.int8_layers;
   const std::set<std::string> in_int8(int8.begin(), int8.end());
